@@ -1,0 +1,63 @@
+"""Whether a place has the surface a call asks for, and the 501 that says what would work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.core.catalog import Place
+from gateway.core.errors import Refusal
+from gateway.core.runtime import Support
+from gateway.core.types import Call, Op, Wire
+
+ALTERNATIVES: dict[tuple[Wire, Op], str] = {
+    (Wire.ANTHROPIC, Op.MESSAGES): "POST /v1/chat/completions with the OpenAI SDK",
+    (Wire.OPENAI, Op.RESPONSES): "POST /v1/chat/completions",
+    (Wire.OLLAMA, Op.CHAT): "POST /v1/chat/completions",
+    (Wire.OLLAMA, Op.GENERATE): "POST /v1/completions",
+    (Wire.OLLAMA, Op.EMBED): "POST /v1/embeddings",
+    (Wire.OLLAMA, Op.EMBEDDINGS): "POST /v1/embeddings",
+    (Wire.OLLAMA, Op.TAGS): "GET /v1/models",
+}
+"""What a client can call instead where the same thing can be had on another surface."""
+
+
+def unfit(call: Call, place: Place) -> str | None:
+    """Why the place cannot serve the call's surface, None when it can. What the engine itself
+    once refused as unsupported counts like what the table says."""
+    cell = place.runtime.cell(call.wire, call.op)
+    if cell.support is Support.NO:
+        return cell.note or "has no such surface"
+    if place.model is not None and (place.model.id, call.op) in place.sight.lacks:
+        return cell.note or "has refused it for this model"
+    return None
+
+
+def surface(call: Call) -> str:
+    """The surface as the client called it."""
+    return call.path
+
+
+def unsupported(call: Call, places: Sequence[Place]) -> Refusal:
+    """The 501 for a call that none of the model's backends has a surface for."""
+    place = places[0]
+    cell = place.runtime.cell(call.wire, call.op)
+    learned = cell.support is not Support.NO
+    who = f"{place.runtime.title} (backend '{place.backend.name}')"
+    what = f"does not support {surface(call)}"
+    if learned and place.model is not None:
+        what += f" for the model '{place.model.id}'"
+    reason = f": {cell.note}" if cell.note else ""
+    return Refusal(
+        "unsupported",
+        f"{who} {what}{reason}. {_remedy(call, cell.remedy)}",
+        code="unsupported_surface",
+    )
+
+
+def _remedy(call: Call, remedy: str) -> str:
+    if remedy:
+        return f"To get this, {remedy.rstrip('.')}."
+    other = ALTERNATIVES.get((call.wire, call.op))
+    if other:
+        return f"This backend can be asked through {other}."
+    return "Ask a model of a backend whose runtime has it; MODELS.md lists them."

@@ -1,0 +1,85 @@
+"""Who asks: from request headers and a keyring to a Caller, without ever comparing plain keys."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from gateway.core.errors import Refusal
+from gateway.core.types import Caller
+
+PREFIX = "sha256:"
+
+
+def digest(key: str) -> str:
+    """The form in which a key is stored: ``sha256:`` and 64 hex digits. Keys are long and random
+    (``portico keys new`` makes 256 bits), so a fast hash without salt cannot be searched."""
+    return PREFIX + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """Digests of all valid keys. An empty ring lets everybody in as ``anonymous``."""
+
+    callers: Mapping[str, Caller] = field(default_factory=dict)
+    admins: frozenset[str] = frozenset()
+
+    @property
+    def open(self) -> bool:
+        return not self.callers
+
+
+ANONYMOUS = Caller()
+ADMIN = Caller(name="admin")
+
+
+def presented(headers: Mapping[str, str]) -> str | None:
+    """The key in ``Authorization: Bearer`` (scheme in any case) or ``x-api-key``, else None."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return headers.get("x-api-key") or None
+
+
+def authenticate(headers: Mapping[str, str], ring: Keyring) -> Caller:
+    """The caller that the headers prove. Raises Refusal ``unauthorized``."""
+    if ring.open:
+        return ANONYMOUS
+    key = presented(headers)
+    if key is None:
+        raise Refusal(
+            "unauthorized",
+            "No API key came with this request. Send it as 'Authorization: Bearer KEY' or"
+            " 'x-api-key: KEY'; whoever runs this gateway hands out keys.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    found = digest(key)
+    # The look-up is by digest: its timing tells about a hash, never about a key.
+    caller = ring.callers.get(found)
+    if caller is not None:
+        return caller
+    if is_admin(headers, ring):
+        return ADMIN
+    raise Refusal(
+        "unauthorized",
+        "This API key is not known here. Check for a missing character, or ask whoever runs this"
+        " gateway for a new one.",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def is_admin(headers: Mapping[str, str], ring: Keyring) -> bool:
+    """True when the headers carry an admin key."""
+    key = presented(headers)
+    if key is None:
+        return False
+    found = digest(key)
+    return any(hmac.compare_digest(known, found) for known in ring.admins)
+
+
+def may_use(caller: Caller, *names: str) -> bool:
+    """True when one of a model's names matches one of the caller's patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in caller.models for name in names)

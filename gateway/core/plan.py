@@ -1,0 +1,173 @@
+"""From a call and the fleet to the order in which backends are tried: resolve, fit, rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.core.catalog import Catalog, Entry, Place, resolve
+from gateway.core.errors import Refusal
+from gateway.core.fit import unfit, unsupported
+from gateway.core.types import ROUTABLE, Call, Caller, Health
+
+LONGEST_PLAN = 4
+"""How many backends one request may be tried on: more would multiply an outage's load."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy sees. ``places`` are the candidates; ``turn`` counts requests, ``dice`` is
+    uniform in [0, 1); ``busy`` holds our own requests in flight by backend."""
+
+    call: Call
+    places: Sequence[Place]
+    busy: Mapping[str, int]
+    turn: int
+    dice: float
+
+    def in_flight(self, place: Place) -> int:
+        return self.busy.get(place.backend.name, 0)
+
+
+Policy = Callable[[View], list[float]]
+"""One score a place, lowest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where to try, in order. ``label`` is the model's name for metrics."""
+
+    label: str
+    places: tuple[Place, ...]
+
+
+def plan(
+    call: Call,
+    caller: Caller,
+    catalog: Catalog,
+    *,
+    policies: Mapping[str, Policy],
+    policy: str,
+    busy: Mapping[str, int],
+    turn: int,
+    dice: float,
+) -> Plan:
+    """The places that can take the call now, best first; fallback models come after all of the
+    model's own. Raises Refusal: ``model_not_found``, ``forbidden``, ``unsupported``,
+    ``overloaded``."""
+    entry = _resolved(call, caller, catalog)
+    ranked: list[Place] = []
+    refusals: list[Refusal] = []
+    for group in _groups(entry, call, caller, catalog):
+        try:
+            places = available(call, group, busy)
+        except Refusal as refusal:
+            refusals.append(refusal)
+            continue
+        view = View(call, places, busy, turn, dice)
+        scores = policies[group.policy or policy](view)
+        ranked += [place for _, place in sorted(zip(scores, places, strict=True), key=_score)]
+    if not ranked:
+        raise refusals[0]
+    return Plan(entry.label, tuple(_once(ranked)[:LONGEST_PLAN]))
+
+
+def _score(pair: tuple[float, Place]) -> float:
+    return pair[0]
+
+
+def _once(places: Sequence[Place]) -> list[Place]:
+    """Each (backend, model) once, at its best rank."""
+    return list({(place.backend.name, place.asked): place for place in reversed(places)}.values())[
+        ::-1
+    ]
+
+
+def _resolved(call: Call, caller: Caller, catalog: Catalog) -> Entry:
+    if call.model:
+        return resolve(catalog, call.model, call.pinned, caller)
+    return _any(call, catalog)
+
+
+def _any(call: Call, catalog: Catalog) -> Entry:
+    """For calls that name no model (Ollama's lists, tokenizers): one place a backend."""
+    if call.pinned and call.pinned not in catalog.by_backend:
+        resolve(catalog, "auto", call.pinned, Caller())
+    places = [
+        group[0]
+        for name, group in catalog.by_backend.items()
+        if group and call.pinned in ("", name)
+    ]
+    return Entry("auto", tuple(places), ())
+
+
+def _groups(entry: Entry, call: Call, caller: Caller, catalog: Catalog) -> list[Entry]:
+    """The entry and, behind it, its fallbacks and theirs, each once. Whoever may use a public
+    name may also be served by its fallbacks: the operator wrote them there."""
+    groups, seen, queue = [entry], {call.model}, list(entry.fallbacks)
+    while queue and not call.pinned:
+        name = queue.pop(0)
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            group = resolve(catalog, name, "", Caller())
+        except Refusal:
+            continue
+        groups.append(group)
+        queue += group.fallbacks
+    return groups
+
+
+def available(call: Call, entry: Entry, busy: Mapping[str, int]) -> list[Place]:
+    """The entry's places that have the surface and can take a request now. Raises Refusal
+    ``unsupported`` when none has it, ``overloaded`` when those that have it are away or full."""
+    fitting = [place for place in entry.places if unfit(call, place) is None]
+    if not fitting and entry.places:
+        known = [place for place in entry.places if place.model is not None or not call.model]
+        if known:
+            raise unsupported(call, known)
+    free = [place for place in fitting if takes(place, busy)]
+    if not free:
+        raise _overloaded(entry.label, fitting or list(entry.places), busy)
+    return free
+
+
+def takes(place: Place, busy: Mapping[str, int]) -> bool:
+    """Whether the place's backend is up and under its limit."""
+    return place.sight.health in ROUTABLE and not full(place, busy)
+
+
+def limit(place: Place) -> int | None:
+    """How many requests the backend may have at once: configured, or the runtime's nature."""
+    return place.backend.max_concurrency or place.runtime.slots
+
+
+def full(place: Place, busy: Mapping[str, int]) -> bool:
+    most = limit(place)
+    return most is not None and busy.get(place.backend.name, 0) >= most
+
+
+def _overloaded(label: str, places: Sequence[Place], busy: Mapping[str, int]) -> Refusal:
+    """Says of each backend of the model why it cannot take the request."""
+    if not places:
+        return Refusal(
+            "overloaded",
+            f"No backend of '{label}' is known yet. It may still be starting; try again soon,"
+            " and see 'portico doctor' if it stays so.",
+        )
+    reasons = {place.backend.name: _state(place, busy) for place in places}
+    told = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+    loading = any(place.sight.health is Health.LOADING for place in places)
+    return Refusal(
+        "overloaded",
+        f"No backend of '{label}' can take a request now: {told}. Try again after the time in"
+        " Retry-After.",
+        retry_after=5 if loading else 2,
+    )
+
+
+def _state(place: Place, busy: Mapping[str, int]) -> str:
+    if place.sight.health not in ROUTABLE:
+        return f"is {place.sight.health.value}"
+    return f"is full ({busy.get(place.backend.name, 0)} of {limit(place)} requests)"

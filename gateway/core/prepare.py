@@ -1,0 +1,92 @@
+"""The request as one backend wants it: its path, its model name, its quirks, byte for byte else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from gateway.core import splice
+from gateway.core.catalog import Place
+from gateway.core.errors import Refusal
+from gateway.core.types import Call, Caller, Doc, Op, Wire
+
+STREAMS_USAGE = frozenset({Op.CHAT, Op.COMPLETIONS})
+"""Surfaces on which ``stream_options`` exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """``target`` is the path with the id and query still to be added by nobody; ``body`` what is
+    sent; ``strip_usage`` True when we asked for a usage event that the caller did not."""
+
+    path: str
+    body: bytes
+    strip_usage: bool = False
+
+
+def wants_usage(call: Call, caller: Caller, mode: str) -> bool:
+    """Whether the gateway has to ask the engine for usage in this stream: by
+    ``server.stream_usage``, and only where the caller did not ask itself."""
+    if not call.stream or call.wire is not Wire.OPENAI or call.op not in STREAMS_USAGE:
+        return False
+    options = call.doc.get("stream_options")
+    if isinstance(options, dict) and options.get("include_usage"):
+        return False
+    return mode == "always" or (mode == "limits" and caller.counts_tokens)
+
+
+def prepare(call: Call, place: Place, add_usage: bool) -> Prepared:
+    """What to send to ``place``. The body stays as it came unless the model is named otherwise
+    there, the runtime needs a field changed, or usage is asked for. Raises Refusal
+    ``invalid_request`` when the caller's ``stream_options`` is of no use."""
+    cell = place.runtime.cell(call.wire, call.op)
+    path = _filled(cell.path or call.path, call)
+    if not call.doc:
+        return Prepared(path, call.body)
+    changed = place.runtime.rewrite(call.op, call.doc, place.model)
+    name = place.asked or call.model
+    if changed is None:
+        body = _named(call, name)
+        if add_usage:
+            body = _with_usage(body, call.doc)
+        return Prepared(path, body, add_usage)
+    doc = dict(changed)
+    if "model" in call.doc or call.model:
+        doc["model"] = name
+    if add_usage and "stream_options" in call.doc and "stream_options" not in doc:
+        add_usage = False  # this engine has no such option (sheet llamacpp, appendix A)
+    if add_usage:
+        doc["stream_options"] = _usage_options(call.doc)
+    return Prepared(path, orjson.dumps(doc), add_usage)
+
+
+def _filled(path: str, call: Call) -> str:
+    return path.replace("{id}", call.tail)
+
+
+def _named(call: Call, name: str) -> bytes:
+    """The body with the backend's own name of the model, spliced in where its place is certain."""
+    if call.doc.get("model") == name or "model" not in call.doc:
+        return call.body
+    spliced = splice.replace(call.body, "model", name)
+    return spliced if spliced is not None else orjson.dumps({**call.doc, "model": name})
+
+
+def _usage_options(doc: Doc) -> dict[str, object]:
+    options = doc.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise Refusal(
+            "invalid_request", "'stream_options' has to be an object.", param="stream_options"
+        )
+    return {**(options or {}), "include_usage": True}
+
+
+def _with_usage(body: bytes, doc: Doc) -> bytes:
+    options = _usage_options(doc)
+    if "stream_options" not in doc:
+        return splice.insert(body, "stream_options", options)
+    spliced = splice.replace(body, "stream_options", options)
+    if spliced is None:
+        spliced = orjson.dumps({**(orjson.loads(body)), "stream_options": options})
+    return spliced

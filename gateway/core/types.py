@@ -1,0 +1,270 @@
+"""The vocabulary: every value that travels between the parts of the gateway, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+Doc = Mapping[str, Any]
+"""A JSON object as parsed; read, never written."""
+
+
+class Wire(StrEnum):
+    """How a client or an engine speaks."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    OLLAMA = "ollama"
+
+
+class Op(StrEnum):
+    """What is asked for. The value is the surface's public name (metrics label, providers API)."""
+
+    CHAT = "chat-completions"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    RESPONSES_BY_ID = "responses-by-id"
+    RERANK = "rerank"
+    SCORE = "score"
+    TRANSCRIBE = "audio-transcriptions"
+    TRANSLATE = "audio-translations"
+    SPEECH = "audio-speech"
+    IMAGES = "images-generations"
+    IMAGE_EDITS = "images-edits"
+    TOKENIZE = "tokenize"
+    DETOKENIZE = "detokenize"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count-tokens"
+    GENERATE = "generate"
+    EMBED = "embed"
+    TAGS = "tags"
+    SHOW = "show"
+    PS = "ps"
+    VERSION = "version"
+
+
+class Health(StrEnum):
+    """What we believe about a backend. UP and BUSY take requests; the others do not."""
+
+    UNKNOWN = "unknown"
+    LOADING = "loading"
+    UP = "up"
+    BUSY = "busy"
+    WEDGED = "wedged"
+    SICK = "sick"
+    DOWN = "down"
+    DRAINING = "draining"
+
+
+ROUTABLE = frozenset({Health.UP, Health.BUSY})
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. ``first_byte`` runs from the sent request to the first byte of the answer's body;
+    ``idle`` is the longest silence after that."""
+
+    connect: float = 2.0
+    first_byte: float = 120.0
+    idle: float = 60.0
+
+
+PASSTHROUGH = "passthrough"
+"""The value of a backend's ``api_key`` that forwards the caller's own credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One engine as configured or discovered. ``url`` has no trailing slash; ``runtime`` is a
+    row's name or ``auto``; ``models``, when not empty, are the only ids it may serve here."""
+
+    name: str
+    url: str
+    runtime: str = "auto"
+    weight: float = 1.0
+    max_concurrency: int | None = None
+    secret: str | None = field(default=None, repr=False)
+    models: tuple[str, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    discovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model as a backend lists it. ``id`` is what the backend is asked for; ``aliases`` are
+    other names it answers to; ``entry`` holds the backend's own fields of its list; ``lacks`` are
+    surfaces that this model is known not to have; ``context`` is in tokens."""
+
+    id: str
+    aliases: tuple[str, ...] = ()
+    entry: Doc = field(default_factory=dict)
+    context: int | None = None
+    capabilities: frozenset[str] | None = None
+    loaded: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an engine says about its own load; None where it does not say.
+    ``kv_used`` and ``hit_ratio`` are 0..1; ``progress`` is any counter that moves while the engine
+    works (tokens generated so far); ``slots`` is how many requests it runs at once."""
+
+    running: float | None = None
+    waiting: float | None = None
+    kv_used: float | None = None
+    hit_ratio: float | None = None
+    progress: float | None = None
+    slots: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the sensors last saw of a backend. ``since`` is when ``health`` last changed (seconds,
+    monotonic); ``detail`` is one sentence for a person; ``lacks`` are (model id, surface) pairs
+    that the engine has refused as unsupported."""
+
+    health: Health = Health.UNKNOWN
+    since: float = 0.0
+    detail: str = "not probed yet"
+    runtime: str = ""
+    variant: str = ""
+    version: str = ""
+    models: tuple[Model, ...] = ()
+    load: Load = Load()
+    lacks: frozenset[tuple[str, Op]] = frozenset()
+    flags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All backends and what is known of each, at one moment. ``serial`` grows with every change."""
+
+    serial: int
+    at: float
+    backends: Mapping[str, Backend]
+    sights: Mapping[str, Sight]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a key's name, never the key. ``models`` are shell-style patterns."""
+
+    name: str = "anonymous"
+    models: tuple[str, ...] = ("*",)
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrency: int | None = None
+
+    @property
+    def counts_tokens(self) -> bool:
+        """True when the key has a limit in tokens, so that usage must be known."""
+        return self.tokens_per_minute is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One backend of a public model. ``model`` None: the backend's model of the public name, else
+    its only (first) one."""
+
+    backend: str
+    model: str | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PublicModel:
+    """A name that callers may use, and where it leads. ``fallbacks`` are names tried, in order,
+    when no target can take the request."""
+
+    name: str
+    targets: tuple[Target, ...]
+    fallbacks: tuple[str, ...] = ()
+    policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as understood at the door. ``body`` are the bytes that came; ``doc`` is the
+    parsed object (empty for multipart and for calls without a body). ``arrived`` is monotonic
+    seconds. ``path`` is the route's template; ``tail`` is what follows the surface's own path
+    (an id, ``/cancel``)."""
+
+    id: str
+    wire: Wire
+    op: Op
+    path: str
+    model: str = ""
+    method: str = "POST"
+    stream: bool = False
+    body: bytes = field(default=b"", repr=False)
+    doc: Doc = field(default_factory=dict, repr=False)
+    pinned: str = ""
+    session: str = ""
+    user: str = ""
+    tail: str = ""
+    arrived: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer as the engine counted them; ``input`` includes ``cached``.
+    ``counted`` is False when ``output`` is a count of content events made here."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What live traffic says of one backend: requests now in flight there, when the oldest of
+    them was sent and when the last byte of any answer came (monotonic seconds, 0: never)."""
+
+    in_flight: int = 0
+    oldest: float = 0.0
+    last_byte: float = 0.0
+
+
+ITL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Upper bounds (seconds) of the inter-token latency histogram that a stream fills as it passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request: the single source of metrics, log line and accounting.
+
+    Times are seconds since the request arrived; None where the moment never came. ``status`` is
+    what the client saw (0 when it left before any status). ``model`` is bounded: a name of the
+    catalog, or 'unknown'. ``upstream_model`` is the id the backend was asked for. ``refusal`` is
+    the error kind when the gateway itself answered. ``cut_by`` is '', 'client', 'engine' or
+    'gateway'. ``moves`` are the reasons of the attempts that were given up before the last one;
+    ``stale`` counts silent retries on dead keep-alive connections. ``itl`` are counts per bucket
+    of ITL_BUCKETS (one more for the rest), ``itl_sum`` their sum in seconds."""
+
+    id: str
+    key: str
+    surface: str
+    model: str
+    status: int
+    wire: str = "openai"
+    user: str = ""
+    backend: str = ""
+    upstream_model: str = ""
+    stream: bool = False
+    refusal: str = ""
+    cut_by: str = ""
+    attempts: int = 0
+    moves: tuple[str, ...] = ()
+    stale: int = 0
+    overhead: float | None = None
+    first_byte: float | None = None
+    duration: float = 0.0
+    usage: Usage = Usage()
+    itl: tuple[int, ...] = ()
+    itl_sum: float = 0.0
+    bytes_out: int = 0
+    at: float = 0.0

@@ -1,0 +1,1 @@
+"""The tests of Portico; they mirror the source tree."""
