@@ -1,0 +1,237 @@
+"""Reading a stream as it passes: what is an error, what is the end, what was generated.
+
+The bytes themselves are relayed untouched; a Watch only looks. It keeps a few kilobytes however
+long the stream is, and works on any split of the bytes."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+NEVER = re.compile(rb"(?!)")
+
+TAIL = 2048
+"""Bytes of a stream's end that are kept: an engine's usage object has some 300 to 600."""
+
+HEAD = 1024
+"""Bytes of a stream's beginning that are kept, for dialects that say input tokens first."""
+
+LONGEST_LINE = 65536
+"""A line that is longer is no error event, and is not kept to be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """How one surface's stream looks. ``end`` matches its regular last event (``end_hint`` is a
+    cheap necessary condition); ``finish`` matches a finish reason; ``content`` matches once for
+    each piece of generated text; ``separator`` ends an event. A quotation mark inside a JSON
+    string is always escaped, so a pattern with bare quotes cannot match generated text."""
+
+    end_hint: bytes = b""
+    end: re.Pattern[bytes] = NEVER
+    finish: re.Pattern[bytes] = NEVER
+    content: re.Pattern[bytes] = NEVER
+    separator: bytes = b"\n\n"
+
+    @property
+    def has_end(self) -> bool:
+        return bool(self.end_hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An error that an engine put into a stream. ``status`` is what it says about itself, 0 if
+    nothing; ``end`` is where, in the bytes last fed, its event is over."""
+
+    status: int
+    message: str
+    end: int = 0
+
+
+EventFault = Callable[[Any], tuple[int, str] | None]
+"""A runtime's own idea of an error event: (status, message) or None."""
+
+
+def _no_fault(event: Any) -> tuple[int, str] | None:
+    return None
+
+
+def payload_of(line: bytes) -> bytes:
+    """The JSON text in a line of SSE or NDJSON; empty for anything else."""
+    if line.startswith(b"data:"):
+        return line[5:].strip()
+    return line.strip() if line.startswith(b"{") else b""
+
+
+def parse(text: bytes) -> Any:
+    """The JSON value, or None when it is none."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def fault_in(event: Any, own: EventFault = _no_fault) -> tuple[int, str] | None:
+    """(status, message) if a parsed event tells of a failure, in any shape that engines use:
+    ``{"error": {…}}``, ``{"error": "text"}``, ``{"type": "error", …}``,
+    ``{"object": "error", …}``, ``response.failed``, or the runtime's own."""
+    if not isinstance(event, dict):
+        return None
+    if event.get("type") == "response.failed":
+        response = event.get("response")
+        return _described(response.get("error") if isinstance(response, dict) else None, event)
+    error = event.get("error")
+    if error or event.get("type") == "error" or event.get("object") == "error":
+        return _described(error, event)
+    return own(event)
+
+
+def _described(error: Any, event: dict[str, Any]) -> tuple[int, str]:
+    if isinstance(error, str):
+        return _status(event, {}), error
+    inner = error if isinstance(error, dict) else event
+    message = inner.get("message")
+    return _status(inner, event), message if isinstance(
+        message, str
+    ) else "the engine gave no reason"
+
+
+def _status(*places: dict[str, Any]) -> int:
+    """The first thing that looks like an HTTP error status."""
+    for place in places:
+        for key in ("code", "status", "status_code", "http_status_code"):
+            value = place.get(key)
+            if isinstance(value, str) and value.isdigit():
+                value = int(value)
+            if isinstance(value, int) and 400 <= value < 600:
+                return value
+    return 0
+
+
+class Watch:
+    """Looks at one answer as it passes. ``feed`` before the bytes are written, ``note`` after."""
+
+    __slots__ = (
+        "_grammar",
+        "_line",
+        "_own",
+        "_size",
+        "_tail",
+        "ended",
+        "finished",
+        "head",
+        "pieces",
+    )
+
+    def __init__(self, grammar: Grammar, own: EventFault = _no_fault) -> None:
+        self._grammar = grammar
+        self._own = own
+        self._line = b""
+        self._tail: deque[bytes] = deque()
+        self._size = 0
+        self.head = b""
+        self.ended = False
+        self.finished = False
+        self.pieces = 0
+
+    def feed(self, data: bytes) -> Fault | None:
+        """Look for an error event that is complete with ``data``. Returns it with the offset in
+        ``data`` after which the stream must not go on, or None."""
+        before = len(self._line)
+        text = self._line + data if before else data
+        fault = None
+        if b"error" in text or self._own is not _no_fault:
+            fault = self._fault(text, before)
+        if data.endswith(b"\n"):
+            self._line = b""
+        else:
+            rest = text[text.rfind(b"\n") + 1 :]
+            self._line = rest if len(rest) <= LONGEST_LINE else b""
+        self._mark(text)
+        return fault
+
+    def _mark(self, text: bytes) -> None:
+        grammar = self._grammar
+        if not self.ended and grammar.end_hint and grammar.end_hint in text:
+            self.ended = grammar.end.search(text) is not None
+        if not self.finished:
+            self.finished = grammar.finish.search(text) is not None
+
+    def _fault(self, text: bytes, before: int) -> Fault | None:
+        for start, line in _lines(text):
+            found = fault_in(parse(payload_of(line)), self._own)
+            if found is not None:
+                end = start + len(line) - before
+                return Fault(*found, end=max(end, 0))
+        return None
+
+    def note(self, data: bytes) -> None:
+        """Remember the ends of the answer and count what was generated."""
+        self.pieces += len(self._grammar.content.findall(data))
+        if len(self.head) < HEAD:
+            self.head += data[: HEAD - len(self.head)]
+        tail = self._tail
+        tail.append(data if len(data) <= 2 * TAIL else data[-TAIL:])
+        self._size += len(tail[-1])
+        while self._size - len(tail[0]) >= TAIL:
+            self._size -= len(tail.popleft())
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the bytes noted so far end with a whole event."""
+        return not self._tail or self.tail.endswith(self._grammar.separator)
+
+    @property
+    def tail(self) -> bytes:
+        """At least the last TAIL bytes, if there were so many."""
+        return b"".join(self._tail)
+
+
+def _lines(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """(offset, line with its newline) for each complete line."""
+    start = 0
+    while (end := text.find(b"\n", start)) >= 0:
+        yield start, text[start : end + 1]
+        start = end + 1
+
+
+OPENINGS = (
+    b'data: {"error"',
+    b'data:{"error"',
+    b'data: {"object":"error"',
+    b'data: {"object": "error"',
+    b'data: {"type":"error"',
+    b'data: {"type": "error"',
+    b"event: error",
+    b"event:error",
+    b'{"error"',
+)
+"""How the first event of a stream begins when it is an error, over all runtimes' recordings."""
+
+
+def could_be_fault(beginning: bytes) -> bool:
+    """Whether an incomplete first event may still turn out to be an error: only then is it worth
+    holding it back until the rest has come."""
+    text = beginning.lstrip(b"\r\n")
+    return any(text.startswith(opening) or opening.startswith(text) for opening in OPENINGS)
+
+
+def first_event(data: bytes, separator: bytes) -> bytes | None:
+    """The first event of a stream, None while it is incomplete."""
+    text = data.lstrip(b"\r\n").replace(b"\r\n", b"\n")
+    end = text.find(separator)
+    return None if end < 0 else text[: end + len(separator)]
+
+
+def first_fault(event: bytes, own: EventFault = _no_fault) -> tuple[int, str] | None:
+    """(status, message) if the complete first event is an error."""
+    for line in event.splitlines():
+        found = fault_in(parse(payload_of(line)), own)
+        if found is not None:
+            return found
+    return None
