@@ -1,0 +1,306 @@
+"""Trying the places of a plan in turn until one answers, and the last word when none does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+from aiohttp.web_request import BaseRequest
+
+from gateway.core.catalog import Place
+from gateway.core.errors import KINDS, Refusal
+from gateway.core.fit import unsupported
+from gateway.core.headers import request_head
+from gateway.core.plan import Plan, takes
+from gateway.core.prepare import Prepared, prepare, wants_usage
+from gateway.core.runtime import Verdict
+from gateway.core.types import Call, Caller, Op
+from gateway.dialects import DIALECTS
+from gateway.dialects.strip import UsageStrip
+from gateway.edge.account import Account
+from gateway.edge.body import Upload
+from gateway.edge.exchange import End, Exchange, Result
+from gateway.edge.front import SERVER, FrontProtocol, Relayed
+from gateway.edge.refuse import own_headers
+from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
+from gateway.state.board import Board
+
+JOIN_BELOW = 16384
+"""Bytes of a body up to which it is cheaper to send it in one write with the head."""
+
+
+class Senses(Protocol):
+    """What the data plane tells the sensors."""
+
+    def trouble(self, name: str, detail: str) -> None: ...
+    def learned(self, name: str, model_id: str, op: Op) -> None: ...
+    def stale(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One request with all that belongs to it. ``upload`` is its body when that still comes in."""
+
+    request: BaseRequest
+    call: Call
+    caller: Caller
+    upload: Upload | None
+    account: Account
+
+    @property
+    def resendable(self) -> bool:
+        """Whether the whole request can be sent (again)."""
+        return self.upload is None or not self.upload.touched
+
+
+GivenUp = list[tuple[Place, Result]]
+
+
+class Attempts:
+    """Carries errands to backends."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, pool: Pool, board: Board, senses: Senses
+    ) -> None:
+        self._loop = loop
+        self._pool = pool
+        self._board = board
+        self._senses = senses
+
+    async def run(
+        self, errand: Errand, plan: Plan, stream_usage: str
+    ) -> web.StreamResponse | Relayed:
+        """Each place of the plan until one answers. What was given up is remembered: the last
+        word is a backend's own answer where there was one. Raises Refusal."""
+        add_usage = wants_usage(errand.call, errand.caller, stream_usage)
+        given_up: GivenUp = []
+        for place in plan.places:
+            if given_up and not takes(place, self._board.busy):
+                continue
+            prepared = prepare(errand.call, place, add_usage)
+            result, keep_alive = await self._attempt(errand, place, prepared)
+            if result.end in (End.DONE, End.CUT, End.STALLED):
+                errand.account.cut_by = _CUT_BY.get(result.end, "")
+                return Relayed(keep_alive and result.end is End.DONE)
+            given_up.append((place, result))
+            errand.account.moves.append(result.reason)
+            self._learn(errand.call, place, result)
+            if not errand.resendable:
+                break
+        return _last_word(errand, given_up)
+
+    async def _attempt(
+        self, errand: Errand, place: Place, prepared: Prepared
+    ) -> tuple[Result, bool]:
+        """One backend, counted as in flight there from before the connection is asked for."""
+        account, name = errand.account, place.backend.name
+        account.attempts += 1
+        account.backend = name
+        account.upstream_model = place.asked or errand.call.model
+        ticket = self._board.enter(account.label, name, time.monotonic())
+        try:
+            return await self._connected(errand, place, prepared)
+        finally:
+            self._board.leave(ticket, account.label, name)
+
+    async def _connected(
+        self, errand: Errand, place: Place, prepared: Prepared
+    ) -> tuple[Result, bool]:
+        """On a kept connection if there is one. One that turns out to have been closed while it
+        was idle is replaced by a new one, without counting as a failure of the backend."""
+        backend = place.backend
+        origin = self._pool.origin(backend.url, place.runtime.idle, place.runtime.uses)
+        connection = self._pool.reuse(origin)
+        if connection is not None:
+            result, keep_alive = await self._exchange(errand, place, prepared, origin, connection)
+            if not _went_stale(result, connection) or not errand.resendable:
+                return result, keep_alive
+            errand.account.stale += 1
+        try:
+            connection = await self._pool.connect(origin, backend.timeouts.connect)
+        except ConnectFailed as failure:
+            self._senses.trouble(backend.name, str(failure))
+            return Result(End.BROKEN, failure.reason, str(failure)), False
+        return await self._exchange(errand, place, prepared, origin, connection)
+
+    async def _exchange(
+        self,
+        errand: Errand,
+        place: Place,
+        prepared: Prepared,
+        origin: Origin,
+        connection: Connection,
+    ) -> tuple[Result, bool]:
+        """Send the request and relay the answer; whatever way this ends, nothing goes on running
+        on the engine for it."""
+        exchange = self._relay(errand, place, prepared, connection)
+        connection.begin(exchange)
+        feeding: asyncio.Future[None] | None = None
+        result: Result | None = None
+        try:
+            _send(connection, *_request(errand, place, prepared, origin))
+            if errand.upload is not None and not errand.upload.complete:
+                feeding = asyncio.ensure_future(_feed(connection, errand.upload, exchange))
+            result = await exchange.result
+        finally:
+            if feeding is not None:
+                feeding.cancel()
+            exchange.close()
+            if result is None:
+                connection.abort()
+        if result.end is End.DONE or (result.end is End.GIVEN_UP and not result.told):
+            self._pool.give_back(origin, connection)
+        return result, exchange.keep_alive
+
+    def _relay(
+        self, errand: Errand, place: Place, prepared: Prepared, connection: Connection
+    ) -> Exchange:
+        call, account, request = errand.call, errand.account, errand.request
+        client = request.protocol
+        assert isinstance(client, FrontProtocol)
+        name = place.backend.name
+        exchange = Exchange(
+            loop=self._loop,
+            connection=connection,
+            client=client,
+            call=call,
+            dialect=DIALECTS[call.wire],
+            runtime=place.runtime,
+            timeouts=place.backend.timeouts,
+            extra=own_headers(call.id, name, account.upstream_model),
+            strip=UsageStrip() if prepared.strip_usage else None,
+            http11=request.version >= (1, 1),
+            keep_alive=request.keep_alive,
+            tally=account.tally,
+            beat=lambda now: self._board.beat(name, now),
+        )
+        account.watch = exchange.watch
+        return exchange
+
+    def _learn(self, call: Call, place: Place, result: Result) -> None:
+        """Tell the sensors what an answer said about the backend."""
+        name = place.backend.name
+        if result.verdict is Verdict.UNSUPPORTED and place.model is not None:
+            self._senses.learned(name, place.model.id, call.op)
+        elif result.verdict in (Verdict.UNKNOWN_MODEL, Verdict.LOADING):
+            self._senses.stale(name)
+
+
+_CUT_BY = {End.CUT: "engine", End.STALLED: "client"}
+
+
+def _went_stale(result: Result, connection: Connection) -> bool:
+    return result.end is End.BROKEN and result.reason == "reset" and not connection.answered
+
+
+def _request(
+    errand: Errand, place: Place, prepared: Prepared, origin: Origin
+) -> tuple[bytes, bytes]:
+    """The head and the (first) bytes of the body as they go to the engine."""
+    call, upload, request = errand.call, errand.upload, errand.request
+    body: bytes = prepared.body
+    whole: int | None = len(body)
+    if upload is not None:
+        body, whole = upload.renamed(place.asked or call.model)
+    query = request.rel_url.raw_query_string
+    head = request_head(
+        request.method,
+        origin.path + prepared.path + (f"?{query}" if query else ""),
+        origin.netloc,
+        headers=request.headers.items(),
+        runtime=place.runtime,
+        backend=place.backend,
+        request_id=call.id,
+        length=whole,
+    )
+    if whole is None and upload is not None:
+        body = _chunk(body) + (b"0\r\n\r\n" if upload.complete else b"")
+    return head, body
+
+
+def _send(connection: Connection, head: bytes, body: bytes) -> None:
+    if len(body) < JOIN_BELOW:
+        connection.write(head + body)
+    else:
+        connection.write(head)
+        connection.write(body)
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def _feed(connection: Connection, upload: Upload, exchange: Exchange) -> None:
+    """Pass the rest of an upload on, no faster than the engine takes it."""
+    chunked = upload.length is None
+    try:
+        async for data in upload.rest():
+            connection.write(_chunk(data) if chunked else data)
+            await connection.drain()
+        if chunked:
+            connection.write(b"0\r\n\r\n")
+    except OSError:
+        return  # the exchange hears of it from the connection itself
+    except Refusal as refusal:
+        exchange.refuse(refusal)
+
+
+# --- when no backend answered
+
+
+def _last_word(errand: Errand, given_up: GivenUp) -> web.StreamResponse:
+    """A backend's own refusal if there was one, else what the gateway has to say. Raises
+    Refusal."""
+    unfit = [place for place, result in given_up if result.verdict is Verdict.UNSUPPORTED]
+    answers = [
+        (place, result)
+        for place, result in given_up
+        if result.end is End.GIVEN_UP and result.verdict is not Verdict.UNSUPPORTED
+    ]
+    if answers:
+        return _own_answer(errand, *answers[-1])
+    if unfit:
+        raise unsupported(errand.call, unfit)
+    raise _unreached(given_up)
+
+
+def _own_answer(errand: Errand, place: Place, result: Result) -> web.StreamResponse:
+    """The backend's own refusal, as it came. An overload that was told inside a stream gets its
+    true status and our envelope, since it had neither."""
+    account = errand.account
+    account.backend = place.backend.name
+    account.upstream_model = place.asked or errand.call.model
+    extra = own_headers(errand.call.id, place.backend.name, account.upstream_model)
+    if result.told and result.verdict in (Verdict.OVERLOADED, Verdict.LOADING):
+        raise Refusal(
+            "overloaded",
+            f"The engine of '{place.backend.name}' has no room now (it says: {result.text})."
+            " Try again after the time in Retry-After.",
+            headers=extra,
+        )
+    account.status = result.status
+    headers = {"Content-Type": "application/json"} if result.told else {}
+    if result.status in (429, 503):
+        headers["Retry-After"] = str(KINDS["overloaded"].retry_after)
+    for name, value in result.headers:
+        shown = name.decode("latin-1").title()
+        if shown in ("Content-Type", "Retry-After", "Www-Authenticate"):
+            headers[shown] = value.decode("latin-1")
+    return web.Response(
+        status=result.status, body=result.body, headers={**headers, **extra, "Server": SERVER}
+    )
+
+
+def _unreached(given_up: GivenUp) -> Refusal:
+    """No backend gave any answer: 504 when the last one was too slow, else 502."""
+    told = "; ".join(f"'{place.backend.name}': {result.text}" for place, result in given_up)
+    place, last = given_up[-1]
+    return Refusal(
+        "backend_timeout" if last.reason == "timeout" else "backend_unreachable",
+        f"No answer came from the engine ({told}). The request was well received here; try again,"
+        " and if it stays so ask whoever runs the engine.",
+        headers={"X-Portico-Backend": place.backend.name},
+    )

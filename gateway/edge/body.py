@@ -1,0 +1,191 @@
+"""Taking a request's body in: whole and parsed for JSON, as far as needed for multipart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp.web_protocol import RequestPayloadError
+from aiohttp.web_request import BaseRequest
+
+from gateway.core.errors import Refusal
+from gateway.core.splice import spans
+from gateway.edge.multipart import boundary_of, field_span
+
+
+@dataclass(slots=True)
+class Upload:
+    """A body that is passed on while it still comes in. ``prefix`` is what was read to find the
+    model, whose name stands at ``span``; ``length`` is the whole body's, None if not announced.
+    ``touched`` tells that more than the prefix was taken, so that it cannot be sent again."""
+
+    request: BaseRequest
+    prefix: bytes
+    span: tuple[int, int]
+    length: int | None
+    limit: int
+    touched: bool = False
+
+    def renamed(self, name: str) -> tuple[bytes, int | None]:
+        """The prefix with another model name in it, and the whole length then."""
+        start, end = self.span
+        new = name.encode()
+        length = None if self.length is None else self.length + len(new) - (end - start)
+        return self.prefix[:start] + new + self.prefix[end:], length
+
+    @property
+    def complete(self) -> bool:
+        """Whether the prefix is the whole body."""
+        return self.request.content.is_eof() or self.length == len(self.prefix)
+
+    async def rest(self) -> AsyncIterator[bytes]:
+        """What comes after the prefix. Raises Refusal ``request_too_large``."""
+        seen = len(self.prefix)
+        while not self.request.content.at_eof():
+            data = await self.request.content.readany()
+            if data:
+                self.touched = True
+                seen += len(data)
+                if seen > self.limit:
+                    raise too_large(self.limit)
+                yield data
+
+
+def too_large(limit: int) -> Refusal:
+    return Refusal(
+        "request_too_large",
+        f"The request's body is larger than the {limit} bytes that this gateway takes."
+        " Send less, or have server.max_body raised.",
+        headers={"Connection": "close"},
+    )
+
+
+def check_length(request: BaseRequest, limit: int) -> int | None:
+    """The announced length, refused when it is over the limit."""
+    length = request.content_length
+    if length is not None and length > limit:
+        raise too_large(limit)
+    return length
+
+
+def invite(request: BaseRequest) -> None:
+    """Answer ``Expect: 100-continue`` (RFC 9110 10.1.1), now that the body will be read."""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def read(request: BaseRequest, limit: int) -> bytes:
+    """The whole body. Raises Refusal ``request_too_large`` or ``invalid_request``."""
+    check_length(request, limit)
+    if not request.body_exists:
+        return b""
+    invite(request)
+    chunks: list[bytes] = []
+    size = 0
+    async for data in _chunks(request):
+        size += len(data)
+        if size > limit:
+            raise too_large(limit)
+        chunks.append(data)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _chunks(request: BaseRequest) -> AsyncIterator[bytes]:
+    content = request.content
+    try:
+        while not content.at_eof():
+            data = await content.readany()
+            if data:
+                yield data
+    except RequestPayloadError as error:
+        raise _unreadable(str(error)) from None
+
+
+def _unreadable(why: str) -> Refusal:
+    return Refusal(
+        "invalid_request",
+        f"The request's body cannot be read: {why}.",
+        headers={"Connection": "close"},
+    )
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body holds. Raises Refusal ``invalid_request``."""
+    if not body.strip():
+        raise Refusal("invalid_request", "The request has no body; a JSON object is expected.")
+    try:
+        doc = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(
+            "invalid_request", f"The request's body is not valid JSON: {error}."
+        ) from None
+    if not isinstance(doc, dict):
+        kind = {list: "a list", str: "a string", type(None): "null"}.get(type(doc), "a scalar")
+        raise Refusal(
+            "invalid_request", f"The request's body is {kind}; a JSON object is expected."
+        )
+    return doc
+
+
+_MODEL = re.compile(rb'"model"\s*:')
+
+
+def model_of(doc: dict[str, Any], body: bytes, *names: str, loose: bool = False) -> str:
+    """The model a document names, under the first of ``names`` that it has. A body that names two
+    is refused: the engine might read the other one. Raises Refusal ``invalid_request``."""
+    for name in names:
+        if name not in doc:
+            continue
+        value = doc[name]
+        if not isinstance(value, str) or not value:
+            raise Refusal(
+                "invalid_request",
+                f"'{name}' has to be a non-empty string, the name of a model.",
+                param=name,
+            )
+        if len(_MODEL.findall(body)) > 1 and len(spans(body, "model")) > 1:
+            raise Refusal(
+                "invalid_request", "'model' stands twice in the request's body.", param=name
+            )
+        return value
+    if loose:
+        return ""
+    raise Refusal(
+        "invalid_request",
+        f"'{names[0]}' is missing: name the model that shall answer (GET /v1/models lists them).",
+        param=names[0],
+    )
+
+
+async def upload(request: BaseRequest, limit: int) -> tuple[Upload, str]:
+    """Read a multipart form until its model is known. Returns the upload and the model's name.
+    Raises Refusal ``invalid_request`` or ``request_too_large``."""
+    boundary = boundary_of(request.headers.get("Content-Type", ""))
+    if boundary is None:
+        raise Refusal(
+            "invalid_request",
+            "This route takes multipart/form-data with a boundary, as the OpenAI SDK sends it.",
+        )
+    length = check_length(request, limit)
+    invite(request)
+    taken = bytearray()
+    near = False
+    async for data in _chunks(request):
+        # The form is searched only once the field's name has come by: a file of many megabytes
+        # in front of it is then copied once and not searched again and again.
+        near = near or b"model" in taken[-8:] + data
+        taken += data
+        if len(taken) > limit:
+            raise too_large(limit)
+        span = field_span(prefix := bytes(taken), boundary, b"model") if near else None
+        if span is not None:
+            name = prefix[span[0] : span[1]].decode("utf-8", "replace")
+            if request.headers.get("Content-Encoding"):
+                length = None
+            return Upload(request, prefix, span, length, limit), name
+    raise Refusal(
+        "invalid_request", "The form has no field 'model', or is not complete.", param="model"
+    )

@@ -1,0 +1,438 @@
+"""One request on one upstream connection, its answer relayed to one client as it arrives.
+
+Everything happens in the callback in which the bytes came: look at the first event before the
+status is committed, pass bytes on, keep the time, notice the end. The handler only awaits
+``result``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import ModuleType
+
+from gateway.core.errors import Refusal
+from gateway.core.headers import answer_head
+from gateway.core.runtime import MOVE_ON, Runtime, Verdict, judge
+from gateway.core.types import ITL_BUCKETS, Call, Timeouts
+from gateway.dialects.stream import Watch, could_be_fault, first_event, first_fault, payload_of
+from gateway.dialects.strip import UsageStrip
+from gateway.edge.front import FrontProtocol
+from gateway.edge.upstream import Connection
+
+HELD_LIMIT = 65536
+"""Bytes of an answer that are held until it is known what it is."""
+
+STALL = 300.0
+"""Seconds for which a client may read nothing before it is taken for gone."""
+
+STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson")
+
+
+class End(Enum):
+    """How an exchange ended."""
+
+    DONE = "done"  # the whole answer was relayed
+    CUT = "cut"  # the answer had begun and broke off
+    GIVEN_UP = "given_up"  # an answer that another backend might better; nothing was relayed
+    BROKEN = "broken"  # no answer; nothing was relayed
+    STALLED = "stalled"  # the client stopped reading
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """``verdict``, ``status``, ``headers`` and ``body`` describe an answer given up; ``reason``
+    is a word for metrics, ``text`` a clause for people. ``told`` is True when the error was an
+    event inside a stream of status 200."""
+
+    end: End
+    reason: str = ""
+    text: str = ""
+    verdict: Verdict = Verdict.OK
+    status: int = 0
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes = b""
+    told: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a relayed answer amounted to: moments (loop time), gaps and bytes."""
+
+    committed: bool = False
+    status: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    bytes_out: int = 0
+    itl: list[int] = field(default_factory=list)
+    itl_sum: float = 0.0
+
+
+class Exchange:
+    """See the module. ``result`` is resolved exactly once unless the handler abandons it."""
+
+    __slots__ = (
+        "_call",
+        "_chunked",
+        "_client",
+        "_connection",
+        "_dialect",
+        "_extra",
+        "_grammar",
+        "_headers",
+        "_held",
+        "_http11",
+        "_keep_alive",
+        "_loop",
+        "_own",
+        "_passing",
+        "_paused_at",
+        "_phase_start",
+        "_runtime",
+        "_status",
+        "_stream",
+        "_strip",
+        "_tally",
+        "_timeouts",
+        "_timer",
+        "beat",
+        "result",
+        "watch",
+    )
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        connection: Connection,
+        client: FrontProtocol,
+        call: Call,
+        dialect: ModuleType,
+        runtime: Runtime,
+        timeouts: Timeouts,
+        extra: Mapping[str, str],
+        strip: UsageStrip | None,
+        http11: bool,
+        keep_alive: bool,
+        tally: Tally,
+        beat: Callable[[float], None],
+    ) -> None:
+        self._loop = loop
+        self._connection = connection
+        self._client = client
+        self._call = call
+        self._dialect = dialect
+        self._runtime = runtime
+        self._timeouts = timeouts
+        self._extra = extra
+        self._strip = strip
+        self._http11 = http11
+        self._keep_alive = keep_alive
+        self._tally = tally
+        self.beat = beat
+        self._grammar = dialect.grammar(call.op)
+        self._own = None
+        if runtime.event_fault is not _plain_fault:
+            self._own = lambda event: runtime.event_fault(call.wire, call.op, event)
+        self.watch = Watch(self._grammar, self._own) if self._own else Watch(self._grammar)
+        self.result: asyncio.Future[Result] = loop.create_future()
+        self._status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._held = b""
+        self._stream = False
+        self._passing = False
+        self._chunked = False
+        self._paused_at = 0.0
+        self._phase_start = time.monotonic()
+        self._timer = loop.call_later(timeouts.first_byte, self._tick)
+
+    # --- from the connection
+
+    def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._status = status
+        self._headers = headers
+        kind = next((v for n, v in headers if n.lower() == b"content-type"), b"").lower()
+        self._stream = kind.startswith(STREAM_TYPES)
+
+    def on_payload(self, data: bytes) -> None:
+        now = time.monotonic()
+        self._phase_start = now
+        if self._passing:
+            self._pass(data, now)
+            return
+        self._held += data
+        if self._status >= 400:
+            if len(self._held) > HELD_LIMIT:
+                self._commit(now)
+        elif self._stream:
+            self._peek(now)
+        else:
+            self._commit(now)
+
+    def on_end(self) -> None:
+        if self.result.done():
+            return
+        if not self._passing and not self._settle_unrelayed():
+            return
+        self._finish()
+
+    def on_broken(self, reason: str) -> None:
+        if self.result.done():
+            return
+        if self._passing:
+            self._cut("backend_unreachable", f"The engine broke off: {reason}.")
+        else:
+            self._resolve(Result(End.BROKEN, "reset", reason))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """The request turned out to be at fault while its body was being passed on."""
+        self._connection.abort()
+        if not self.result.done():
+            self._timer.cancel()
+            if self._passing:
+                self._end_cut("refused", refusal.message)
+            else:
+                self.result.set_exception(refusal)
+
+    # --- before the status is committed
+
+    def _peek(self, now: float) -> None:
+        """Commit, unless the first event is an error or may still become one."""
+        event = first_event(self._held, self._grammar.separator)
+        if event is None:
+            if not could_be_fault(self._held) or len(self._held) > HELD_LIMIT:
+                self._commit(now)
+            return
+        fault = self._fault_in(event)
+        if fault is None:
+            self._commit(now)
+        else:
+            self._give_up_event(*fault, event)
+
+    def _fault_in(self, event: bytes) -> tuple[int, str] | None:
+        if self._own is not None:
+            return first_fault(event, self._own)
+        return first_fault(event) if b"error" in event else None
+
+    def _give_up_event(self, status: int, message: str, event: bytes) -> None:
+        """HTTP 200 whose first event is an error: say what it truly is."""
+        text = f"{message}\n{event.decode('utf-8', 'replace')}"
+        verdict = judge(self._runtime, self._call.op, status or 500, text)
+        self._connection.abort()
+        body = next((p for p in map(payload_of, event.splitlines()) if p.startswith(b"{")), b"")
+        self._resolve(
+            Result(
+                End.GIVEN_UP, verdict.value, message, verdict, status or 500, body=body, told=True
+            )
+        )
+
+    def _settle_unrelayed(self) -> bool:
+        """The answer ended before anything was relayed. True when it is to be relayed now."""
+        if self._status >= 400:
+            return self._judge_whole()
+        if self._stream and not self._held:
+            self._resolve(Result(End.BROKEN, "empty", "it ended its stream before any event"))
+            self._connection.abort()
+            return False
+        fault = self._fault_in(self._held) if self._stream else None
+        if fault is not None:
+            self._give_up_event(*fault, self._held)
+            return False
+        self._commit(time.monotonic())
+        return True
+
+    def _judge_whole(self) -> bool:
+        text = self._held.decode("utf-8", "replace")
+        verdict = judge(self._runtime, self._call.op, self._status, text)
+        if verdict in MOVE_ON or verdict is Verdict.UNSUPPORTED:
+            self._resolve(
+                Result(
+                    End.GIVEN_UP,
+                    verdict.value,
+                    _message_of(text),
+                    verdict,
+                    self._status,
+                    tuple(self._headers),
+                    self._held,
+                )
+            )
+            return False
+        self._commit(time.monotonic())
+        return True
+
+    # --- relaying
+
+    def _commit(self, now: float) -> None:
+        """Send the head and what was held; from here on no other backend can answer."""
+        length = any(name.lower() == b"content-length" for name, _ in self._headers)
+        bodiless = self._status in (204, 304)
+        rewritten = self._strip is not None and self._stream
+        if not rewritten:
+            self._strip = None
+        self._chunked = self._http11 and not bodiless and (rewritten or not length)
+        if not self._chunked and not length and not bodiless:
+            self._keep_alive = False
+        self._passing = True
+        tally = self._tally
+        tally.committed, tally.status = True, self._status
+        tally.first = tally.last = now
+        head = answer_head(
+            self._status,
+            self._headers,
+            self._extra,
+            chunked=self._chunked,
+            drop_length=rewritten,
+            stream=self._stream,
+            close=not self._keep_alive,
+        )
+        held, self._held = self._held, b""
+        self._write(head)
+        if held:
+            self._pass(held, now)
+
+    def _pass(self, data: bytes, now: float) -> None:
+        """Relay one read. What is observed is observed after the bytes have gone."""
+        out = data if self._strip is None else self._strip.feed(data)
+        if self._stream and not self._relay_events(out):
+            return
+        if not self._stream and out:
+            self._write(self._framed(out))
+        tally = self._tally
+        if now > tally.first:
+            self._gap(now - tally.last)
+        tally.last = now
+        self.beat(now)
+        self.watch.note(data)
+
+    def _relay_events(self, out: bytes) -> bool:
+        """Write what came of a stream. False when the stream was cut there."""
+        fault = self.watch.feed(out)
+        if fault is not None:
+            self.watch.note(out)
+            tail = b"\n" if self._grammar.separator == b"\n\n" else b""
+            self._write(self._framed(out[: fault.end] + tail))
+            self._end_cut("engine_error", fault.message)
+            return False
+        if self._runtime.needs_finish and self.watch.ended and self._unfinished():
+            self.watch.note(out)
+            done = max(out.rfind(b"data: [DONE]"), 0)
+            if out[:done]:
+                self._write(self._framed(out[:done]))
+            self._cut("backend_unreachable", "The engine ended its answer before it was finished.")
+            return False
+        if out:
+            self._write(self._framed(out))
+        return True
+
+    def _unfinished(self) -> bool:
+        return not self.watch.finished and self._grammar.has_end
+
+    def _gap(self, seconds: float) -> None:
+        tally = self._tally
+        if not tally.itl:
+            tally.itl = [0] * (len(ITL_BUCKETS) + 1)
+        tally.itl[bisect_left(ITL_BUCKETS, seconds)] += 1
+        tally.itl_sum += seconds
+
+    def _framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+
+    def _write(self, data: bytes) -> None:
+        client = self._client
+        if client.transport is None or client.transport.is_closing():
+            return
+        client.transport.write(data)
+        self._tally.bytes_out += len(data)
+        if client.writing_paused and not self._paused_at:
+            self._paused_at = time.monotonic()
+            client.on_resume = self._resume
+            self._connection.pause()
+
+    def _resume(self) -> None:
+        self._paused_at = 0.0
+        self._phase_start = time.monotonic()
+        self._client.on_resume = None
+        self._connection.resume()
+
+    # --- the end
+
+    def _finish(self) -> None:
+        if self._strip is not None and (rest := self._strip.close()):
+            self._write(self._framed(rest))
+        if self._stream and self._grammar.has_end and not self.watch.ended:
+            self._cut("backend_unreachable", "The engine ended its answer before it was finished.")
+            return
+        if self._chunked:
+            self._write(b"0\r\n\r\n")
+        self._resolve(Result(End.DONE))
+
+    def _cut(self, kind: str, message: str) -> None:
+        """The answer had begun: tell the client in its own dialect, and do not end cleanly."""
+        if self._stream:
+            refusal = Refusal(kind, f"{message} What was sent is not the whole answer; ask again.")
+            gap = b"" if self.watch.at_boundary else self._grammar.separator
+            event = self._dialect.cut(self._call.op, refusal, self._call.id)
+            self._write(self._framed(gap + event))
+        self._end_cut(kind, message)
+
+    def _end_cut(self, reason: str, text: str) -> None:
+        self._connection.abort()
+        self._resolve(Result(End.CUT, reason, text))
+
+    def _resolve(self, result: Result) -> None:
+        self._timer.cancel()
+        self._client.on_resume = None
+        if not self.result.done():
+            self.result.set_result(result)
+
+    def close(self) -> None:
+        """Let go of everything when the handler abandons the exchange."""
+        self._timer.cancel()
+        self._client.on_resume = None
+
+    # --- time
+
+    def _tick(self) -> None:
+        """One timer an exchange, re-armed only when it fires: no cost per chunk."""
+        now = time.monotonic()
+        if self._paused_at:
+            left = self._paused_at + STALL - now
+        elif self._passing:
+            left = self._phase_start + self._timeouts.idle - now
+        else:
+            left = self._phase_start + self._timeouts.first_byte - now
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._tick)
+        else:
+            self._expire()
+
+    def _expire(self) -> None:
+        if self._paused_at:
+            self._connection.abort()
+            self._resolve(Result(End.STALLED, "stalled", "the client stopped reading"))
+        elif self._passing:
+            silence = self._timeouts.idle
+            self._cut("backend_timeout", f"The engine sent nothing more for {silence:g} s.")
+        else:
+            self._connection.abort()
+            wait = self._timeouts.first_byte
+            self._resolve(Result(End.BROKEN, "timeout", f"no answer began within {wait:g} s"))
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._keep_alive
+
+    @property
+    def status(self) -> int:
+        return self._status
+
+
+def _message_of(text: str) -> str:
+    """A few words of an error body, for messages and logs."""
+    return " ".join(text.split())[:300]
+
+
+_plain_fault = Runtime.__dataclass_fields__["event_fault"].default

@@ -1,0 +1,201 @@
+"""The door: one request authenticated, read, planned, handed on and accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_request import BaseRequest
+
+from gateway.core.catalog import Catalog
+from gateway.core.errors import Refusal
+from gateway.core.headers import SANE_ID
+from gateway.core.keys import Keyring, authenticate
+from gateway.core.plan import Policy, plan
+from gateway.core.types import Call, Op, Outcome, Wire
+from gateway.dialects import DIALECTS, Route, match, wire_of
+from gateway.edge import body as bodies
+from gateway.edge.account import Account
+from gateway.edge.attempts import Attempts, Errand, Senses
+from gateway.edge.front import Relayed
+from gateway.edge.refuse import internal, not_allowed, refused
+from gateway.edge.upstream import Pool
+from gateway.state.board import Board
+
+log = logging.getLogger("portico.edge")
+
+LONGEST_USER = 256
+"""Characters of X-Portico-User-Id that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Everything a request is decided by, swapped as a whole on a reload or a change of the
+    fleet. ``max_body`` is in bytes."""
+
+    keyring: Keyring = field(default_factory=Keyring)
+    catalog: Catalog = field(default_factory=Catalog)
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    policy: str = "auto"
+    max_body: int = 32 * 1024 * 1024
+    stream_usage: str = "limits"
+
+
+OwnPages = Callable[[BaseRequest, str, str], Awaitable[web.StreamResponse]]
+"""(request, path, request id) -> the gateway's own page."""
+
+
+class Handler:
+    """Called by the server for each request. ``tables`` is replaced, never changed; ``draining``
+    turns new requests away; ``active`` counts the requests under way."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        pool: Pool,
+        board: Board,
+        senses: Senses,
+        report: Callable[[Outcome], None],
+        own_pages: OwnPages,
+    ) -> None:
+        self.tables = Tables()
+        self.draining = False
+        self.active = 0
+        self._board = board
+        self._report = report
+        self._own_pages = own_pages
+        self._attempts = Attempts(loop, pool, board, senses)
+        self._turn = 0
+        self._dice = random.Random()  # noqa: S311 - spreads load, guards nothing
+
+    async def __call__(self, request: BaseRequest) -> Any:
+        rid = request_id(request.headers)
+        path = request.path
+        found = match(path)
+        if found is None:
+            return await self._own(request, path, rid)
+        self.active += 1
+        try:
+            with Account(self._report, time.monotonic, rid) as account:
+                return await self._guarded(request, *found, account)
+        finally:
+            self.active -= 1
+
+    async def _own(self, request: BaseRequest, path: str, rid: str) -> web.StreamResponse:
+        try:
+            return await self._own_pages(request, path, rid)
+        except Refusal as refusal:
+            return refused(refusal, wire_of(path), rid)
+        except Exception:
+            log.exception("a fault of the gateway itself", extra={"request_id": rid})
+            return refused(internal(rid), wire_of(path), rid)
+
+    async def _guarded(
+        self, request: BaseRequest, route: Route, tail: str, account: Account
+    ) -> web.StreamResponse | Relayed:
+        """The one place where refusals and faults of our own become answers."""
+        account.surface, account.wire = route.op.value, route.wire.value
+        try:
+            return await self._serve(request, route, tail, account)
+        except Refusal as refusal:
+            return self._refused(refusal, route.wire, account)
+        except Exception:
+            log.exception("a fault of the gateway itself", extra={"request_id": account.id})
+            account.cut_by = "gateway"
+            return self._refused(internal(account.id), route.wire, account)
+
+    def _refused(
+        self, refusal: Refusal, wire: Wire, account: Account
+    ) -> web.StreamResponse | Relayed:
+        account.refusal = refusal.kind
+        if account.tally.committed:
+            return Relayed(keep_alive=False)
+        account.status = refusal.status
+        return refused(refusal, wire, account.id)
+
+    async def _serve(
+        self, request: BaseRequest, route: Route, tail: str, account: Account
+    ) -> web.StreamResponse | Relayed:
+        if self.draining:
+            raise _draining()
+        if request.method not in route.methods:
+            raise not_allowed(request.method, route.path, route.methods)
+        tables = self.tables
+        caller = authenticate(request.headers, tables.keyring)
+        account.key = caller.name
+        before = time.monotonic() - account.arrived
+        call, upload = await self._read(request, route, tail, account.id)
+        resumed = time.monotonic()
+        account.user, account.stream = call.user, call.stream
+        self._turn += 1
+        found = plan(
+            call,
+            caller,
+            tables.catalog,
+            policies=tables.policies,
+            policy=tables.policy,
+            busy=self._board.busy,
+            turn=self._turn,
+            dice=self._dice.random(),
+        )
+        account.label = found.label
+        account.overhead = before + time.monotonic() - resumed
+        errand = Errand(request, call, caller, upload, account)
+        return await self._attempts.run(errand, found, tables.stream_usage)
+
+    async def _read(
+        self, request: BaseRequest, route: Route, tail: str, rid: str
+    ) -> tuple[Call, bodies.Upload | None]:
+        """The request, understood. Nobody parses it again."""
+        limit = self.tables.max_body
+        upload: bodies.Upload | None = None
+        doc: dict[str, Any] = {}
+        body, model = b"", ""
+        if route.body == "multipart":
+            upload, model = await bodies.upload(request, limit)
+        else:
+            body = await bodies.read(request, limit)
+        if route.body in ("json", "loose"):
+            doc = bodies.parse(body)
+            names = ("model", "name") if route.op is Op.SHOW else ("model",)
+            model = bodies.model_of(doc, body, *names, loose=route.body == "loose")
+        headers = request.headers
+        call = Call(
+            id=rid,
+            wire=route.wire,
+            op=route.op,
+            path=route.path,
+            model=model,
+            method=request.method,
+            stream=DIALECTS[route.wire].streams(route.op, doc),
+            body=body,
+            doc=doc,
+            pinned=headers.get("X-Portico-Backend", ""),
+            session=headers.get("X-Portico-Session-Id", ""),
+            user=headers.get("X-Portico-User-Id", "")[:LONGEST_USER],
+            tail=tail,
+            arrived=time.monotonic(),
+        )
+        return call, upload
+
+
+def request_id(headers: Mapping[str, str]) -> str:
+    """The caller's request id where it is sane, else a new one."""
+    given = headers.get("X-Request-Id", "")
+    return given if given and SANE_ID.match(given) else str(uuid.uuid4())
+
+
+def _draining() -> Refusal:
+    return Refusal(
+        "draining",
+        "This gateway is shutting down and takes no new requests. Try again: another instance, or"
+        " this one after its restart, will answer.",
+    )

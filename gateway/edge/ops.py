@@ -1,0 +1,150 @@
+"""The gateway's own pages: models, health, readiness, version, metrics, openapi."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import orjson
+from aiohttp import web
+from aiohttp.web_request import BaseRequest
+
+from gateway import __version__
+from gateway.control.openapi import document
+from gateway.core.catalog import Place, near, servable
+from gateway.core.errors import Refusal
+from gateway.core.keys import authenticate, may_use
+from gateway.core.types import ROUTABLE, Caller, Doc, Fleet
+from gateway.dialects import ROUTES
+from gateway.edge.front import SERVER
+from gateway.edge.handler import Tables
+from gateway.edge.refuse import not_allowed
+
+MODELS = "/v1/models"
+
+
+class Gateway(Protocol):
+    """What the pages need to know."""
+
+    @property
+    def instance(self) -> str: ...
+    @property
+    def tables(self) -> Tables: ...
+    @property
+    def fleet(self) -> Fleet: ...
+    @property
+    def draining(self) -> bool: ...
+    def metrics(self, accept: str) -> tuple[bytes, str]: ...
+
+
+Page = Callable[[BaseRequest], Awaitable[web.Response]]
+
+
+class Ops:
+    """Answers every path that leads to no engine."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._pages: dict[str, Callable[[BaseRequest], web.Response]] = {
+            "/": self._root,
+            "/healthz": self._healthz,
+            "/health": self._healthz,
+            "/readyz": self._readyz,
+            "/version": self._version,
+            "/metrics": self._metrics,
+            "/openapi.json": self._openapi,
+            MODELS: self._models,
+        }
+
+    async def __call__(self, request: BaseRequest, path: str, rid: str) -> web.StreamResponse:
+        page = self._pages.get(path)
+        if page is None and path.startswith(MODELS + "/"):
+            page = self._model
+        if page is None:
+            raise _no_route(path, self._pages)
+        if request.method not in ("GET", "HEAD"):
+            raise not_allowed(request.method, path, ("GET", "HEAD"))
+        response = page(request)
+        response.headers["X-Request-Id"] = rid
+        response.headers["Server"] = SERVER
+        return response
+
+    def _root(self, request: BaseRequest) -> web.Response:
+        return web.Response(
+            text=f"Portico {__version__}: GET /v1/models lists what is served here.\n"
+        )
+
+    def _healthz(self, request: BaseRequest) -> web.Response:
+        return reply({"status": "ok"})
+
+    def _readyz(self, request: BaseRequest) -> web.Response:
+        sights = self._gateway.fleet.sights.values()
+        up = sum(sight.health in ROUTABLE for sight in sights)
+        draining = self._gateway.draining
+        return reply(
+            {
+                "status": "draining" if draining else "ready",
+                "backends": {"up": up, "total": len(sights)},
+            },
+            503 if draining else 200,
+        )
+
+    def _version(self, request: BaseRequest) -> web.Response:
+        return reply(
+            {"name": "portico", "version": __version__, "instance": self._gateway.instance}
+        )
+
+    def _metrics(self, request: BaseRequest) -> web.Response:
+        body, kind = self._gateway.metrics(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": kind})
+
+    def _openapi(self, request: BaseRequest) -> web.Response:
+        return reply(document(__version__, ROUTES))
+
+    # --- models
+
+    def _models(self, request: BaseRequest) -> web.Response:
+        caller = authenticate(request.headers, self._gateway.tables.keyring)
+        return reply({"object": "list", "data": list(self._visible(caller).values())})
+
+    def _model(self, request: BaseRequest) -> web.Response:
+        caller = authenticate(request.headers, self._gateway.tables.keyring)
+        name = request.path[len(MODELS) + 1 :]
+        catalog = self._gateway.tables.catalog
+        entry = catalog.entries.get(name)
+        known = entry is not None and may_use(caller, name, *entry.grants)
+        if entry is None or not known:
+            matches = near(name, self._visible(caller))
+            hint = f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""
+            raise Refusal("model_not_found", f"No backend serves '{name[:100]}'.{hint}", "model")
+        if not servable(catalog, name, _up):
+            raise Refusal("overloaded", f"Every backend of '{name}' is away; try again soon.")
+        doc: Doc = catalog.listed.get(name) or {**catalog.listed[entry.label], "id": name}
+        return reply(doc)
+
+    def _visible(self, caller: Caller) -> dict[str, Doc]:
+        """The models that can be served now and that the caller may use."""
+        catalog = self._gateway.tables.catalog
+        return {
+            name: doc
+            for name, doc in catalog.listed.items()
+            if may_use(caller, name, *catalog.entries[name].grants) and servable(catalog, name, _up)
+        }
+
+
+def _up(place: Place) -> bool:
+    return place.sight.health in ROUTABLE
+
+
+def _no_route(path: str, pages: dict[str, Any]) -> Refusal:
+    shown = path if len(path) <= 100 else path[:100] + "…"
+    matches = near(path, [*pages, "/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
+    hint = f" Did you mean {matches[0]}?" if matches else " GET /openapi.json lists all routes."
+    return Refusal("not_found", f"There is no route {shown} here.{hint}")
+
+
+def reply(doc: Any, status: int = 200) -> web.Response:
+    """A JSON answer."""
+    return web.Response(
+        status=status, body=orjson.dumps(doc), headers={"Content-Type": "application/json"}
+    )

@@ -1,0 +1,53 @@
+"""The gateway's own refusals, in the client's dialect, and the headers that they carry."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.core.errors import KINDS, Refusal
+from gateway.core.headers import safe_value
+from gateway.core.types import Wire
+from gateway.dialects import DIALECTS
+from gateway.edge.front import SERVER
+
+
+def internal(rid: str) -> Refusal:
+    return Refusal(
+        "internal", f"The gateway itself failed; its log has the reason under request id {rid}."
+    )
+
+
+def not_allowed(method: str, path: str, methods: tuple[str, ...]) -> Refusal:
+    allow = ", ".join(methods)
+    return Refusal(
+        "method_not_allowed",
+        f"{path} does not take {method}; it takes {allow}.",
+        headers={"Allow": allow},
+    )
+
+
+def own_headers(rid: str, backend: str, model: str) -> dict[str, str]:
+    """The headers that say who answered."""
+    return {
+        "X-Request-Id": rid,
+        "X-Portico-Backend": backend,
+        "X-Portico-Model": safe_value(model),
+        "Server": SERVER,
+    }
+
+
+def refused(refusal: Refusal, wire: Wire, rid: str) -> web.Response:
+    """A refusal in the client's dialect."""
+    dialect = DIALECTS[wire]
+    headers = {"X-Request-Id": rid, "Server": SERVER, "Content-Type": dialect.CONTENT_TYPE}
+    wait = refusal.retry_after or KINDS[refusal.kind].retry_after
+    if wait is not None:
+        headers["Retry-After"] = str(max(1, round(wait)))
+    response = web.Response(
+        status=refusal.status,
+        body=dialect.refuse(refusal, rid),
+        headers={**headers, **refusal.headers},
+    )
+    if refusal.headers.get("Connection") == "close":
+        response.force_close()
+    return response
