@@ -1,0 +1,1 @@
+"""What operators see and steer: metrics and the description of the interface."""

@@ -1,0 +1,179 @@
+"""The table of metric families (INTERFACE section 6): names, labels, help texts, bucket bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.core.types import ITL_BUCKETS
+
+
+class Type(StrEnum):
+    """The Prometheus type of a family."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One family. ``bounds`` are the upper bounds of a histogram's buckets, in seconds and rising,
+    without the infinite one; other types have none."""
+
+    name: str
+    type: Type
+    labels: tuple[str, ...]
+    help: str
+    bounds: tuple[float, ...] = ()
+
+
+# Requests last from a refused one's fraction of a millisecond to a long generation's ten minutes.
+DURATION_BOUNDS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+    *(2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+FIRST_TOKEN_BOUNDS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0),
+)
+OVERHEAD_BOUNDS = (
+    *(50e-6, 100e-6, 150e-6, 200e-6, 300e-6, 400e-6, 500e-6, 750e-6),
+    *(0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+)
+
+_C, _G, _H = Type.COUNTER, Type.GAUGE, Type.HISTOGRAM
+
+REQUESTS = Family(
+    "portico_requests_total",
+    _C,
+    ("surface", "model", "backend", "status"),
+    "Requests that have ended, by the status the client saw; 499 if it left before any status.",
+)
+IN_FLIGHT = Family(
+    "portico_requests_in_flight",
+    _G,
+    ("model", "backend"),
+    "Requests that a backend is working on for this gateway now.",
+)
+DURATION = Family(
+    "portico_request_duration_seconds",
+    _H,
+    ("surface", "model", "backend"),
+    "Time from a request's arrival to the last byte of its answer.",
+    DURATION_BOUNDS,
+)
+FIRST_TOKEN = Family(
+    "portico_time_to_first_token_seconds",
+    _H,
+    ("model", "backend"),
+    "Time from the arrival of a generating request to the first byte of a good answer.",
+    FIRST_TOKEN_BOUNDS,
+)
+INTER_TOKEN = Family(
+    "portico_inter_token_latency_seconds",
+    _H,
+    ("model", "backend"),
+    "Time between two content events of one stream.",
+    ITL_BUCKETS,
+)
+TOKENS = Family(
+    "portico_tokens_total",
+    _C,
+    ("model", "backend", "direction"),
+    "Tokens of all answers; input includes cached ones.",
+)
+OVERHEAD = Family(
+    "portico_overhead_seconds",
+    _H,
+    (),
+    "Time a request spends in the gateway itself before the first upstream byte is asked for.",
+    OVERHEAD_BOUNDS,
+)
+RETRIES = Family(
+    "portico_retries_total",
+    _C,
+    ("model", "reason"),
+    "Attempts that were given up for another one, by what was wrong with them.",
+)
+FAILOVERS = Family(
+    "portico_failovers_total",
+    _C,
+    ("model", "reason"),
+    "Requests that another backend answered, by why the first choice was given up.",
+)
+DISCONNECTS = Family(
+    "portico_client_disconnects_total",
+    _C,
+    ("surface",),
+    "Requests whose client went away before the end of its answer.",
+)
+BACKEND_UP = Family(
+    "portico_backend_up",
+    _G,
+    ("backend", "runtime"),
+    "1 if the backend takes requests, 0 if it does not.",
+)
+BACKEND_INFO = Family(
+    "portico_backend_info",
+    _G,
+    ("backend", "runtime", "version"),
+    "Always 1; the labels tell what the backend runs.",
+)
+BACKEND_RUNNING = Family(
+    "portico_backend_requests_running",
+    _G,
+    ("backend",),
+    "Requests that the engine says it is working on, from all its clients.",
+)
+BACKEND_WAITING = Family(
+    "portico_backend_requests_waiting",
+    _G,
+    ("backend",),
+    "Requests that the engine says it has queued, from all its clients.",
+)
+BACKEND_KV = Family(
+    "portico_backend_kv_cache_usage_ratio",
+    _G,
+    ("backend",),
+    "Share of the engine's KV cache that is in use, 0 to 1.",
+)
+BACKEND_HITS = Family(
+    "portico_backend_prefix_cache_hit_ratio",
+    _G,
+    ("backend",),
+    "Share of prompt tokens that the engine found in its prefix cache, 0 to 1.",
+)
+RATE_LIMITED = Family(
+    "portico_rate_limited_total",
+    _C,
+    ("key", "limit"),
+    "Requests refused because of a limit of their key.",
+)
+RELOADS = Family(
+    "portico_config_reloads_total",
+    _C,
+    ("result",),
+    "Attempts to reload the configuration.",
+)
+
+FAMILIES: tuple[Family, ...] = (
+    REQUESTS,
+    IN_FLIGHT,
+    DURATION,
+    FIRST_TOKEN,
+    INTER_TOKEN,
+    TOKENS,
+    OVERHEAD,
+    RETRIES,
+    FAILOVERS,
+    DISCONNECTS,
+    BACKEND_UP,
+    BACKEND_INFO,
+    BACKEND_RUNNING,
+    BACKEND_WAITING,
+    BACKEND_KV,
+    BACKEND_HITS,
+    RATE_LIMITED,
+    RELOADS,
+)
