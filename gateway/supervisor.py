@@ -17,9 +17,11 @@ import psutil
 from gateway import __version__
 from gateway.config import Config, ConfigError
 from gateway.control.metrics import Metrics
+from gateway.control.openapi import document
 from gateway.controller import Controller, rows
-from gateway.core.types import Backend, Fleet, Op
+from gateway.core.types import Backend, Doc, Fleet, Op
 from gateway.demo.child import DemoEngine, DemoError
+from gateway.dialects import ROUTES
 from gateway.edge.handler import Tables
 from gateway.edge.ops import Ops
 from gateway.logs import AccessLog
@@ -147,6 +149,9 @@ class Gateway:
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         return self._metrics.render(accept)
+
+    def openapi(self) -> Doc:
+        return document(__version__, ROUTES)
 
     @property
     def _metrics(self) -> Metrics:

@@ -193,6 +193,8 @@ def resolve(catalog: Catalog, name: str, pinned: str, caller: Caller) -> Entry:
         or (_auto(catalog, caller) if name == AUTO else None)
         or _prefixed(catalog, name)
     )
+    if entry is None and catalog.by_backend and not catalog.entries:
+        raise _nothing_seen(catalog)
     if entry is None:
         raise Refusal("model_not_found", _unknown(name, catalog, caller), param="model")
     if name != AUTO and not may_use(caller, name, *entry.grants):
@@ -262,6 +264,16 @@ def near(name: str, names: Iterable[str]) -> list[str]:
     inside = [known for low, known in folded.items() if len(wanted) > 2 and wanted in low]
     close = [folded[low] for low in difflib.get_close_matches(wanted, folded, 3, 0.5)]
     return list(dict.fromkeys([*inside, *close]))[:3]
+
+
+def _nothing_seen(catalog: Catalog) -> Refusal:
+    """While no backend at all has told its models, nobody can say that a model is not there."""
+    return Refusal(
+        "overloaded",
+        "No backend has told its models yet: none of"
+        f" {', '.join(list(catalog.by_backend)[:8])} could be reached so far. Try again after the"
+        " time in Retry-After; 'portico doctor' tells the operator why.",
+    )
 
 
 def _unknown(name: str, catalog: Catalog, caller: Caller) -> str:

@@ -129,7 +129,7 @@ def available(call: Call, entry: Entry, busy: Mapping[str, int]) -> list[Place]:
             raise unsupported(call, known)
     free = [place for place in fitting if takes(place, busy)]
     if not free:
-        raise _overloaded(entry.label, fitting or list(entry.places), busy)
+        raise _overloaded(call.model[:100], fitting or list(entry.places), busy)
     return free
 
 
@@ -148,12 +148,12 @@ def full(place: Place, busy: Mapping[str, int]) -> bool:
     return most is not None and busy.get(place.backend.name, 0) >= most
 
 
-def _overloaded(label: str, places: Sequence[Place], busy: Mapping[str, int]) -> Refusal:
+def _overloaded(name: str, places: Sequence[Place], busy: Mapping[str, int]) -> Refusal:
     """Says of each backend of the model why it cannot take the request."""
     if not places:
         return Refusal(
             "overloaded",
-            f"No backend of '{label}' is known yet. It may still be starting; try again soon,"
+            f"No backend of '{name}' is known yet. It may still be starting; try again soon,"
             " and see 'portico doctor' if it stays so.",
         )
     reasons = {place.backend.name: _state(place, busy) for place in places}
@@ -161,13 +161,14 @@ def _overloaded(label: str, places: Sequence[Place], busy: Mapping[str, int]) ->
     loading = any(place.sight.health is Health.LOADING for place in places)
     return Refusal(
         "overloaded",
-        f"No backend of '{label}' can take a request now: {told}. Try again after the time in"
+        f"No backend of '{name}' can take a request now: {told}. Try again after the time in"
         " Retry-After.",
         retry_after=5 if loading else 2,
     )
 
 
 def _state(place: Place, busy: Mapping[str, int]) -> str:
-    if place.sight.health not in ROUTABLE:
-        return f"is {place.sight.health.value}"
+    sight = place.sight
+    if sight.health not in ROUTABLE:
+        return f"is {sight.health.value}" + (f" ({sight.detail})" if sight.detail else "")
     return f"is full ({busy.get(place.backend.name, 0)} of {limit(place)} requests)"

@@ -10,12 +10,10 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from gateway import __version__
-from gateway.control.openapi import document
 from gateway.core.catalog import Place, near, servable
 from gateway.core.errors import Refusal
 from gateway.core.keys import authenticate, may_use
 from gateway.core.types import ROUTABLE, Caller, Doc, Fleet
-from gateway.dialects import ROUTES
 from gateway.edge.front import SERVER
 from gateway.edge.handler import Tables
 from gateway.edge.refuse import not_allowed
@@ -35,6 +33,7 @@ class Gateway(Protocol):
     @property
     def draining(self) -> bool: ...
     def metrics(self, accept: str) -> tuple[bytes, str]: ...
+    def openapi(self) -> Doc: ...
 
 
 Page = Callable[[BaseRequest], Awaitable[web.Response]]
@@ -99,7 +98,7 @@ class Ops:
         return web.Response(body=body, headers={"Content-Type": kind})
 
     def _openapi(self, request: BaseRequest) -> web.Response:
-        return reply(document(__version__, ROUTES))
+        return reply(self._gateway.openapi())
 
     # --- models
 

@@ -1,0 +1,144 @@
+"""The order of places: what fits, what is up, what is ranked (INTERFACE 4 and 7)."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from gateway.core.catalog import build
+from gateway.core.errors import Refusal
+from gateway.core.plan import LONGEST_PLAN, plan
+from gateway.core.types import Caller, Health, Op, PublicModel, Target, Wire
+from gateway.policies import POLICIES
+from tests.core.fleets import call, catalog, changed, fleet, rows
+
+
+def order(known, asked=None, busy=None, *, turn=0, policy="auto", dice=0.5):
+    found = plan(
+        asked or call(),
+        Caller(),
+        known,
+        policies=POLICIES,
+        policy=policy,
+        busy=busy or {},
+        turn=turn,
+        dice=dice,
+    )
+    return [place.backend.name for place in found.places]
+
+
+def refusal_of(known, asked=None, busy=None):
+    with pytest.raises(Refusal) as caught:
+        order(known, asked, busy)
+    return caught.value
+
+
+def test_the_less_busy_backend_comes_first_and_a_down_one_not_at_all():
+    known = catalog(a="vllm m1", b="vllm m1", c="-vllm m1")
+    assert order(known, busy={"a": 2, "b": 1, "c": 0}) == ["b", "a"]
+
+
+@pytest.mark.parametrize("policy", ["auto", "weighted"])
+def test_idle_backends_share_in_proportion_to_their_weights(policy):
+    public = PublicModel("chat", (Target("a", "m1", 3), Target("b", "m1", 1)))
+    known = catalog(public, a="vllm m1", b="vllm m1")
+    first = Counter(order(known, call("chat"), turn=t, policy=policy)[0] for t in range(400))
+    assert abs(first["a"] - 300) <= 3
+
+
+def test_round_robin_takes_turns():
+    known = catalog(a="vllm m1", b="vllm m1", c="vllm m1")
+    firsts = [order(known, turn=t, policy="round_robin")[0] for t in range(6)]
+    assert firsts == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_power_of_two_never_takes_the_busiest_of_three():
+    known = catalog(a="vllm m1", b="vllm m1", c="vllm m1")
+    busy = {"a": 5, "b": 1, "c": 1}
+    for step in range(100):
+        assert order(known, busy=busy, policy="power_of_two", dice=step / 100)[0] != "a"
+
+
+def test_a_session_stays_and_few_move_when_a_backend_leaves():
+    full = catalog(a="vllm m1", b="vllm m1", c="vllm m1")
+    less = catalog(a="vllm m1", b="vllm m1")
+    sessions = [call(session=f"s{i}") for i in range(300)]
+    before = [order(full, s, policy="session")[0] for s in sessions]
+    after = [order(less, s, policy="session")[0] for s in sessions]
+    assert before == [order(full, s, turn=9, policy="session")[0] for s in sessions]
+    assert all(old == new for old, new in zip(before, after, strict=True) if old != "c")
+    assert min(Counter(before).values()) > 60
+
+
+def test_a_model_whose_only_backend_is_down_is_503_with_the_reason():
+    refusal = refusal_of(catalog(a="-vllm m1"))
+    assert (refusal.status, refusal.kind) == (503, "overloaded")
+    assert "a is down" in refusal.message
+    assert refusal.retry_after
+
+
+def test_a_backend_at_its_limit_gets_no_more():
+    base = fleet(a="vllm m1")
+    limited = replace(base.backends["a"], max_concurrency=2)
+    known = build(replace(base, backends={"a": limited}), (), rows)
+    assert order(known, busy={"a": 1}) == ["a"]
+    assert "is full (2 of 2 requests)" in refusal_of(known, busy={"a": 2}).message
+
+
+def test_a_runtime_that_can_do_one_thing_at_a_time_is_given_one():
+    """sheet: llamacpp appendix A, one request at a time."""
+    base = changed(fleet(a="llamacpp m1"), "a", variant="python")
+    known = build(base, (), rows)
+    assert refusal_of(known, busy={"a": 1}).kind == "overloaded"
+
+
+def test_a_surface_that_the_runtime_has_not_is_501_naming_runtime_surface_and_remedy():
+    asked = replace(call(op=Op.EMBEDDINGS), path="/v1/embeddings")
+    refusal = refusal_of(catalog(a="tgi m1"), asked)
+    assert (refusal.status, refusal.kind) == (501, "unsupported")
+    for part in ("TGI", "/v1/embeddings", "To get this"):
+        assert part in refusal.message
+
+
+def test_a_backend_with_the_surface_is_found_beside_one_without():
+    asked = call(op=Op.EMBEDDINGS)
+    assert order(catalog(a="tgi m1", b="vllm m1"), asked) == ["b"]
+
+
+def test_what_the_engine_once_refused_is_501_from_then_on():
+    seen = changed(fleet(a="vllm m1"), "a", lacks=frozenset({("m1", Op.EMBEDDINGS)}))
+    refusal = refusal_of(build(seen, (), rows), call(op=Op.EMBEDDINGS))
+    assert refusal.kind == "unsupported"
+    assert "for the model 'm1'" in refusal.message
+
+
+def test_fallbacks_come_after_all_targets_and_stand_in_when_none_is_up():
+    small = PublicModel("small", (Target("c", "m3"),))
+    public = PublicModel("chat", (Target("a", "m1"), Target("b", "m2")), fallbacks=("small",))
+    up = catalog(public, small, a="vllm m1", b="vllm m2", c="vllm m3")
+    assert order(up, call("chat"), busy={"a": 9, "b": 8})[2] == "c"
+    down = catalog(public, small, a="-vllm m1", b="-vllm m2", c="vllm m3")
+    assert order(down, call("chat")) == ["c"]
+
+
+def test_fallbacks_in_a_circle_end():
+    one = PublicModel("one", (Target("a", "m1"),), fallbacks=("two",))
+    two = PublicModel("two", (Target("a", "m1"),), fallbacks=("one",))
+    assert order(catalog(one, two, a="vllm m1"), call("one")) == ["a"]
+
+
+def test_a_plan_is_short_however_large_the_fleet():
+    known = catalog(**{f"g{i}": "vllm m1" for i in range(64)})
+    assert len(order(known)) == LONGEST_PLAN
+
+
+def test_a_call_that_names_no_model_goes_to_a_backend_that_has_the_surface():
+    known = catalog(a="tgi m1", b="ollama m2")
+    tags = replace(call("", Op.TAGS, Wire.OLLAMA), path="/api/tags")
+    assert order(known, tags) == ["b"]
+
+
+@pytest.mark.parametrize("health", [h for h in Health if h not in (Health.UP, Health.BUSY)])
+def test_only_up_and_busy_backends_take_requests(health):
+    known = build(changed(fleet(a="vllm m1"), "a", health=health), (), rows)
+    assert refusal_of(known).kind == "overloaded"

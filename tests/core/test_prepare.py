@@ -1,0 +1,147 @@
+"""What goes to an engine: the caller's bytes, with as little changed as the engine needs."""
+
+import json
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from gateway.core.catalog import resolve
+from gateway.core.headers import request_head
+from gateway.core.prepare import prepare, wants_usage
+from gateway.core.types import Backend, Caller, Op, PublicModel, Target
+from tests.core.fleets import call, catalog, rows
+
+BODY = b'{ "x":1.00, "model" : "chat" ,"messages":[{"role":"user","content":"h\\u00e9"}]}'
+
+
+def asked(body=BODY, op=Op.CHAT, **more):
+    doc = orjson.loads(body)
+    return call(doc["model"], op, body=body, doc=doc, stream=doc.get("stream") is True, **more)
+
+
+def place(runtime="vllm", model="org/m1"):
+    public = PublicModel("chat", (Target("a", model),))
+    return resolve(catalog(public, a=f"{runtime} {model}"), "chat", "", Caller()).places[0]
+
+
+def test_only_the_models_name_is_changed():
+    sent = prepare(asked(), place(), add_usage=False)
+    assert sent.body == BODY.replace(b'"chat"', b'"org/m1"')
+    assert sent.path == "/v1/chat/completions"
+
+
+def test_nothing_is_changed_when_the_name_is_the_engines_own():
+    same = asked(BODY.replace(b"chat", b"org/m1"))
+    assert prepare(same, place(), add_usage=False).body is same.body
+
+
+def test_usage_is_asked_for_by_a_first_member_and_every_other_byte_stays():
+    sent = prepare(asked(), place(), add_usage=True)
+    extra = b'"stream_options":{"include_usage":true},'
+    assert sent.body == b"{" + extra + BODY[1:].replace(b'"chat"', b'"org/m1"')
+    assert sent.strip_usage
+
+
+def test_stream_options_of_the_caller_are_kept_beside_ours():
+    body = b'{"model":"chat","stream":true,"stream_options":{"x":1,"include_usage":false}}'
+    sent = prepare(asked(body), place(), add_usage=True)
+    assert json.loads(sent.body)["stream_options"] == {"x": 1, "include_usage": True}
+
+
+@pytest.mark.parametrize(
+    ("mode", "limited", "options", "wanted"),
+    [
+        ("limits", True, None, True),
+        ("limits", False, None, False),
+        ("always", False, None, True),
+        ("never", True, None, False),
+        ("always", True, {"include_usage": True}, False),
+        ("always", False, {"include_usage": False}, True),
+    ],
+)
+def test_usage_is_asked_for_by_mode_and_only_where_the_caller_did_not(
+    mode, limited, options, wanted
+):
+    doc = {"model": "chat", "stream": True}
+    if options is not None:
+        doc["stream_options"] = options
+    caller = Caller(tokens_per_minute=100 if limited else None)
+    assert wants_usage(asked(json.dumps(doc).encode()), caller, mode) is wanted
+
+
+def test_a_whole_answer_is_never_asked_for_stream_usage():
+    assert not wants_usage(asked(), Caller(), "always")
+
+
+def head(pairs, runtime="vllm", backend=None, length=5):
+    backend = backend or Backend("a", "http://a:1")
+    text = request_head(
+        "POST",
+        "/v1/x",
+        "a:1",
+        headers=pairs,
+        runtime=rows(runtime, ""),
+        backend=backend,
+        request_id="rid",
+        length=length,
+    ).decode()
+    return [line.split(": ", 1) for line in text.split("\r\n")[1:] if line]
+
+
+CALLER = [
+    ("Host", "gateway"),
+    ("Authorization", "Bearer callers"),
+    ("X-API-Key", "callers"),
+    ("Cookie", "session=1"),
+    ("Proxy-Authorization", "Basic x"),
+    ("Connection", "keep-alive, X-Hop"),
+    ("X-Hop", "1"),
+    ("TE", "trailers"),
+    ("Accept-Encoding", "gzip"),
+    ("X-Portico-Session-Id", "s"),
+    ("X-Request-Id", "callers-id"),
+    ("User-Agent", "sdk"),
+    ("traceparent", "00-1"),
+]
+
+
+def test_credentials_hop_by_hop_and_own_headers_stay_behind():
+    sent = {name.lower(): value for name, value in head(CALLER)}
+    assert sent == {
+        "host": "a:1",
+        "user-agent": "sdk",
+        "traceparent": "00-1",
+        "accept-encoding": "identity",
+        "x-request-id": "rid",
+        "content-length": "5",
+    }
+
+
+def test_the_backends_own_key_is_sent_in_its_own_way():
+    secret = Backend("a", "http://a:1", secret="up")
+    assert ["Authorization", "Bearer up"] in head(CALLER, backend=secret)
+    assert ["x-api-key", "up"] in head(CALLER, "anthropic", secret)
+
+
+def test_passthrough_forwards_the_callers_own_key_and_only_there():
+    through = Backend("a", "http://a:1", secret="passthrough")
+    sent = head(CALLER, backend=through)
+    assert ["Authorization", "Bearer callers"] in sent
+    assert ["X-API-Key", "callers"] in sent
+    assert not [line for line in sent if line[0] == "Cookie"]
+
+
+def test_a_header_that_the_gateway_sets_is_not_sent_twice():
+    names = [name.lower() for name, _ in head([*CALLER, ("anthropic-version", "old")], "anthropic")]
+    assert len(names) == len(set(names))
+
+
+def test_an_unannounced_length_is_sent_chunked():
+    assert ["Transfer-Encoding", "chunked"] in head([], length=None)
+
+
+def test_a_public_name_is_not_shown_to_a_tgi_that_would_take_it_for_an_adapter():
+    """sheet: tgi 10, any model other than 'tgi' is an adapter id."""
+    sent = prepare(asked(), replace(place("tgi")), add_usage=False)
+    assert json.loads(sent.body)["model"] == "org/m1"
