@@ -70,8 +70,12 @@ class Controller:
         self.metrics.fleet(fleet)
         self._see(fleet)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand over the access lines that have gathered."""
         self._access.flush()
+
+    def _flush(self) -> None:
+        self.flush()
         self._flusher = asyncio.get_running_loop().call_later(FLUSH_EVERY, self._flush)
 
     async def start(self) -> None:

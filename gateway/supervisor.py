@@ -16,6 +16,7 @@ import psutil
 
 from gateway import __version__
 from gateway.config import Config, ConfigError
+from gateway.control.exposition import exposition
 from gateway.control.metrics import Metrics
 from gateway.control.openapi import document
 from gateway.controller import Controller, rows
@@ -106,6 +107,7 @@ class Gateway:
     def __init__(self, config: Config, load: Callable[[], Config], sink: Sink) -> None:
         self._config = config
         self._load = load
+        self._sink = sink
         self._board = Board()
         self._demo = DemoEngine()
         self._extra: tuple[Backend, ...] = ()
@@ -147,8 +149,9 @@ class Gateway:
     def draining(self) -> bool:
         return self._worker.handler.draining
 
-    def metrics(self, accept: str) -> tuple[bytes, str]:
-        return self._metrics.render(accept)
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The scrape page. Writing it takes milliseconds, so streams must not wait for it."""
+        return await asyncio.to_thread(exposition, self._metrics.snapshot(), accept)
 
     def openapi(self) -> Doc:
         return document(__version__, ROUTES)
@@ -220,10 +223,9 @@ class Gateway:
 
     def _asked_to_stop(self, number: int) -> None:
         if self._stop.is_set():
-            log.warning("second signal: leaving at once")
-            for handler in logging.getLogger().handlers:
-                handler.flush()
-            self._kill_demo()
+            log.warning("second signal: leaving at once; requests in flight are cut")
+            self._controller.flush()
+            self._sink.close()
             os._exit(0)
         log.info(
             "%s: draining; requests in flight may finish within %g s",
@@ -231,9 +233,6 @@ class Gateway:
             self._config.server.drain_timeout,
         )
         self._stop.set()
-
-    def _kill_demo(self) -> None:
-        """The demo engine ends by itself when this process does."""
 
     async def _drain(self) -> None:
         if await self._worker.drain(self._config.server.drain_timeout):

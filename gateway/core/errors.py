@@ -37,7 +37,8 @@ KINDS: dict[str, Kind] = {
 @dataclass(slots=True, eq=False)
 class Refusal(Exception):
     """The gateway's own answer. ``kind`` is a row of KINDS; ``message`` says what happened, whose
-    fault it is and what to do next; ``headers`` go out with it."""
+    fault it is and what to do next; ``headers`` go out with it; ``label`` is the bounded name of
+    the model that was meant, once that is known."""
 
     kind: str
     message: str
@@ -45,6 +46,7 @@ class Refusal(Exception):
     code: str | None = None
     retry_after: float | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def status(self) -> int:

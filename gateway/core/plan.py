@@ -68,6 +68,7 @@ def plan(
         scores = policies[group.policy or policy](view)
         ranked += [place for _, place in sorted(zip(scores, places, strict=True), key=_score)]
     if not ranked:
+        refusals[0].label = entry.label
         raise refusals[0]
     return Plan(entry.label, tuple(_once(ranked)[:LONGEST_PLAN]))
 

@@ -116,6 +116,7 @@ class Handler:
         self, refusal: Refusal, wire: Wire, account: Account
     ) -> web.StreamResponse | Relayed:
         account.refusal = refusal.kind
+        account.label = refusal.label or account.label
         if account.tally.committed:
             return Relayed(keep_alive=False)
         account.status = refusal.status

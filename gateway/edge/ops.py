@@ -32,7 +32,7 @@ class Gateway(Protocol):
     def fleet(self) -> Fleet: ...
     @property
     def draining(self) -> bool: ...
-    def metrics(self, accept: str) -> tuple[bytes, str]: ...
+    async def metrics(self, accept: str) -> tuple[bytes, str]: ...
     def openapi(self) -> Doc: ...
 
 
@@ -44,7 +44,7 @@ class Ops:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._pages: dict[str, Callable[[BaseRequest], web.Response]] = {
+        self._pages: dict[str, Page] = {
             "/": self._root,
             "/healthz": self._healthz,
             "/health": self._healthz,
@@ -63,20 +63,20 @@ class Ops:
             raise _no_route(path, self._pages)
         if request.method not in ("GET", "HEAD"):
             raise not_allowed(request.method, path, ("GET", "HEAD"))
-        response = page(request)
+        response = await page(request)
         response.headers["X-Request-Id"] = rid
         response.headers["Server"] = SERVER
         return response
 
-    def _root(self, request: BaseRequest) -> web.Response:
+    async def _root(self, request: BaseRequest) -> web.Response:
         return web.Response(
             text=f"Portico {__version__}: GET /v1/models lists what is served here.\n"
         )
 
-    def _healthz(self, request: BaseRequest) -> web.Response:
+    async def _healthz(self, request: BaseRequest) -> web.Response:
         return reply({"status": "ok"})
 
-    def _readyz(self, request: BaseRequest) -> web.Response:
+    async def _readyz(self, request: BaseRequest) -> web.Response:
         sights = self._gateway.fleet.sights.values()
         up = sum(sight.health in ROUTABLE for sight in sights)
         draining = self._gateway.draining
@@ -88,25 +88,25 @@ class Ops:
             503 if draining else 200,
         )
 
-    def _version(self, request: BaseRequest) -> web.Response:
+    async def _version(self, request: BaseRequest) -> web.Response:
         return reply(
             {"name": "portico", "version": __version__, "instance": self._gateway.instance}
         )
 
-    def _metrics(self, request: BaseRequest) -> web.Response:
-        body, kind = self._gateway.metrics(request.headers.get("Accept", ""))
+    async def _metrics(self, request: BaseRequest) -> web.Response:
+        body, kind = await self._gateway.metrics(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": kind})
 
-    def _openapi(self, request: BaseRequest) -> web.Response:
+    async def _openapi(self, request: BaseRequest) -> web.Response:
         return reply(self._gateway.openapi())
 
     # --- models
 
-    def _models(self, request: BaseRequest) -> web.Response:
+    async def _models(self, request: BaseRequest) -> web.Response:
         caller = authenticate(request.headers, self._gateway.tables.keyring)
         return reply({"object": "list", "data": list(self._visible(caller).values())})
 
-    def _model(self, request: BaseRequest) -> web.Response:
+    async def _model(self, request: BaseRequest) -> web.Response:
         caller = authenticate(request.headers, self._gateway.tables.keyring)
         name = request.path[len(MODELS) + 1 :]
         catalog = self._gateway.tables.catalog
