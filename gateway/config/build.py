@@ -1,0 +1,66 @@
+"""From a sound document to the frozen values of ``Config``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+from gateway.core.types import Backend, PublicModel, Target, Timeouts
+
+from .addresses import split_runtime
+from .model import BackendDoc, GpusDoc, ModelDoc, ServerDoc
+from .values import Gpus, Server, StreamUsage
+
+
+def server(doc: ServerDoc, base: Path) -> Server:
+    """``base`` is the folder in which relative paths begin."""
+    return Server(
+        host=doc.host,
+        port=doc.port,
+        workers=cast("int | Literal['auto']", doc.workers),
+        drain_timeout=doc.drain_timeout,
+        max_body=doc.max_body,
+        stream_usage=cast(StreamUsage, doc.stream_usage),
+        tls_cert=None if doc.tls is None else base / doc.tls.cert,
+        tls_key=None if doc.tls is None else base / doc.tls.key,
+    )
+
+
+def backends(docs: Sequence[BackendDoc], names: Sequence[str]) -> tuple[Backend, ...]:
+    return tuple(_backend(doc, name) for doc, name in zip(docs, names, strict=True))
+
+
+def _backend(doc: BackendDoc, name: str) -> Backend:
+    prefix, url = split_runtime(doc.url or "")
+    return Backend(
+        name=name,
+        url=url,
+        runtime=doc.runtime if prefix in (None, "auto") else prefix,
+        weight=doc.weight,
+        max_concurrency=doc.max_concurrency,
+        secret=None if doc.api_key is None else doc.api_key.get_secret_value(),
+        models=doc.models,
+        timeouts=Timeouts(doc.timeouts.connect, doc.timeouts.first_byte, doc.timeouts.idle),
+    )
+
+
+def gpus(docs: Sequence[BackendDoc], names: Sequence[str]) -> dict[str, Gpus]:
+    pairs = zip(docs, names, strict=True)
+    return {name: _gpus(doc.gpus) for doc, name in pairs if doc.gpus is not None}
+
+
+def _gpus(doc: GpusDoc) -> Gpus:
+    return Gpus(doc.agent, doc.dcgm, doc.devices)
+
+
+def models(docs: Sequence[ModelDoc]) -> tuple[PublicModel, ...]:
+    return tuple(
+        PublicModel(
+            name=doc.name,
+            targets=tuple(Target(one.backend, one.model, one.weight) for one in doc.targets),
+            fallbacks=doc.fallbacks,
+            policy=doc.policy,
+        )
+        for doc in docs
+    )

@@ -1,0 +1,255 @@
+"""The kinds of values in the configuration: how each is checked and what a fault tells to write.
+
+No message repeats the value: any text may come from a variable that holds a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SecretStr, WithJsonSchema
+
+from backends import BY_NAME
+from gateway.core.keys import PREFIX
+from gateway.policies import POLICIES
+
+from . import units
+from .addresses import backend_url, http_url, listen_host, split_runtime, store_url
+
+RUNTIMES = ("auto", *BY_NAME)
+"""What ``runtime`` may say; ``auto`` asks the engine."""
+
+POLICY_NAMES = tuple(POLICIES)
+
+NAME_PATTERN = r"[A-Za-z0-9._-]{1,64}"
+_HASH = re.compile(re.escape(PREFIX) + "[0-9a-fA-F]{64}")
+_DIGITS = re.compile(r" *\+?[0-9]{1,15} *")
+_DECIMAL = re.compile(r" *\+?([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9}) *")
+
+
+def text(value: object) -> str:
+    """Text that is not empty. Numbers are refused rather than guessed: 0123 would become 83."""
+    if not isinstance(value, str):
+        raise ValueError("must be text; put it into quotes")  # noqa: TRY004 - pydantic collects only ValueError
+    if not value.strip():
+        raise ValueError("is empty; write a value or remove the line")
+    return value
+
+
+def label(value: object) -> str:
+    """One printable line of at most 255 characters: a name of a model or a key, a pattern."""
+    found = text(value).strip()
+    if len(found) > 255 or not found.isprintable():
+        raise ValueError("must be one line of at most 255 printable characters")
+    return found
+
+
+def key_name(value: object) -> str:
+    """The name of a key, as logs and metrics show it."""
+    found = label(value)
+    if len(found) > 64:
+        raise ValueError("must have at most 64 characters")
+    return found
+
+
+def backend_name(value: object) -> str:
+    """The name of a backend: it stands before the colon in ``BACKEND:ID``."""
+    found = text(value).strip()
+    if not re.fullmatch(NAME_PATTERN, found):
+        raise ValueError(
+            "must be 1 to 64 letters, digits, dots, dashes or underscores (no colon: it ends the"
+            " name in BACKEND:MODEL)"
+        )
+    return found
+
+
+def public_name(value: object) -> str:
+    """The name of a public model. ``auto`` is taken: it lets the gateway choose."""
+    found = label(value)
+    if found == "auto":
+        raise ValueError("cannot be 'auto', with which callers let the gateway choose")
+    return found
+
+
+def header_safe(value: object) -> str:
+    """A credential that can travel in a header: visible ASCII. The fault never shows it."""
+    found = text(value)
+    if not re.fullmatch(r"[!-~]+", found):
+        raise ValueError("has a space, line break or letter beyond ASCII; headers cannot carry it")
+    return found
+
+
+def client_key(value: object) -> str:
+    """A key of a caller: plain, or ``sha256:`` and 64 hex digits."""
+    found = header_safe(value)
+    if found.startswith(PREFIX) and not _HASH.fullmatch(found):
+        raise ValueError(
+            "must have 64 hex digits after 'sha256:' ('portico keys new' makes it)"
+        )
+    return found
+
+
+def one_of(names: tuple[str, ...]) -> Callable[[object], str]:
+    """A check for one of ``names``, in any case."""
+
+    def check(value: object) -> str:
+        found = text(value).strip().lower()
+        if found not in names:
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return found
+
+    return check
+
+
+def whole(low: int, high: int) -> Callable[[object], int]:
+    """A check for a whole number, written as a number or (after ``${VAR}``) as text."""
+    range_ = f"{low} or more" if high >= 10**12 else f"{low} to {high}"
+
+    def check(value: object) -> int:
+        number: object = value
+        if isinstance(value, str) and _DIGITS.fullmatch(value):
+            number = int(value)
+        if isinstance(value, float) and value.is_integer() and abs(value) < 10**15:
+            number = int(value)
+        if isinstance(number, bool) or not isinstance(number, int) or not low <= number <= high:
+            raise ValueError(f"must be a whole number, {range_}")
+        return number
+
+    return check
+
+
+def share(value: object) -> float:
+    """A weight: a number above zero and at most a million."""
+    number: object = value
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        number = float(value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError("must be a number above 0, such as 1 or 2.5")  # noqa: TRY004 - pydantic collects only ValueError
+    if not 0 < number <= 1e6:
+        raise ValueError("must be above 0 and at most 1000000")
+    return float(number)
+
+
+def workers(value: object) -> int | str:
+    """``auto`` or a number of processes."""
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    try:
+        return whole(1, 1024)(value)
+    except ValueError:
+        raise ValueError("must be 'auto' (one per core) or a whole number, 1 to 1024") from None
+
+
+def runtime_url(value: object) -> str:
+    """A backend's base URL, perhaps with ``RUNTIME+`` in front, which is kept."""
+    runtime, url = split_runtime(text(value).strip())
+    if runtime is None:
+        return backend_url(url)
+    if runtime not in RUNTIMES:
+        raise ValueError(f"begins with an unknown runtime; known: {', '.join(RUNTIMES)}")
+    return f"{runtime}+{backend_url(url)}"
+
+
+def device(value: object) -> int | str:
+    """A GPU by index, or by the UUID that ``nvidia-smi -L`` prints."""
+    if isinstance(value, str) and re.fullmatch(r"(GPU|MIG)-[A-Za-z0-9/-]{1,80}", value):
+        return value
+    try:
+        return whole(0, 1023)(value)
+    except ValueError:
+        raise ValueError("must be a GPU's index or its UUID, such as 0 or GPU-…") from None
+
+
+def file_name(value: object) -> str:
+    """The name of a file, not yet looked at."""
+    found = text(value)
+    if "\0" in found:
+        raise ValueError("has a NUL character, which no file name can have")
+    return found
+
+
+def _typed(check: Callable[[Any], Any]) -> BeforeValidator:
+    return BeforeValidator(check)
+
+
+def _url(check: Callable[[str], str]) -> BeforeValidator:
+    return BeforeValidator(lambda value: check(text(value).strip()))
+
+
+def _integer(low: int, high: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+_SHARE = {"type": "number", "exclusiveMinimum": 0, "maximum": 1_000_000}
+_LIMIT = 10**12
+
+Text = Annotated[str, _typed(text), WithJsonSchema({"type": "string", "minLength": 1})]
+Label = Annotated[str, _typed(label), WithJsonSchema({"type": "string", "minLength": 1})]
+KeyName = Annotated[
+    str, _typed(key_name), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 64})
+]
+BackendName = Annotated[
+    str, _typed(backend_name), WithJsonSchema({"type": "string", "minLength": 1})
+]
+PublicName = Annotated[str, _typed(public_name), WithJsonSchema({"type": "string", "minLength": 1})]
+ClientKey = Annotated[
+    SecretStr, _typed(client_key), WithJsonSchema({"type": "string", "minLength": 1})
+]
+UpstreamKey = Annotated[
+    SecretStr, _typed(header_safe), WithJsonSchema({"type": "string", "minLength": 1})
+]
+RuntimeName = Annotated[
+    str, _typed(one_of(RUNTIMES)), WithJsonSchema({"type": "string", "enum": list(RUNTIMES)})
+]
+PolicyName = Annotated[
+    str,
+    _typed(one_of(POLICY_NAMES)),
+    WithJsonSchema({"type": "string", "enum": list(POLICY_NAMES)}),
+]
+USAGE = ("limits", "always", "never")
+StreamUsage = Annotated[
+    str, _typed(one_of(USAGE)), WithJsonSchema({"type": "string", "enum": list(USAGE)})
+]
+Host = Annotated[str, _url(listen_host), WithJsonSchema({"type": "string", "minLength": 1})]
+Port = Annotated[int, _typed(whole(0, 65535)), WithJsonSchema(_integer(0, 65535))]
+Workers = Annotated[
+    int | str,
+    _typed(workers),
+    WithJsonSchema({"anyOf": [_integer(1, 1024), {"type": "string", "const": "auto"}]}),
+]
+Count = Annotated[int, _typed(whole(1, _LIMIT)), WithJsonSchema({"type": "integer", "minimum": 1})]
+Weight = Annotated[float, _typed(share), WithJsonSchema(_SHARE)]
+Seconds = Annotated[
+    float,
+    _typed(units.seconds),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": units.DURATION_PATTERN},
+            ]
+        }
+    ),
+]
+Size = Annotated[
+    int,
+    _typed(units.size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "string", "pattern": units.SIZE_PATTERN},
+            ]
+        }
+    ),
+]
+Address = Annotated[str, _url(http_url), WithJsonSchema({"type": "string", "minLength": 1})]
+BackendUrl = Annotated[str, _typed(runtime_url), WithJsonSchema({"type": "string", "minLength": 1})]
+StoreUrl = Annotated[SecretStr, _url(store_url), WithJsonSchema({"type": "string", "minLength": 1})]
+Device = Annotated[
+    int | str,
+    _typed(device),
+    WithJsonSchema({"anyOf": [_integer(0, 1023), {"type": "string", "pattern": "^(GPU|MIG)-"}]}),
+]
+File = Annotated[str, _typed(file_name), WithJsonSchema({"type": "string", "minLength": 1})]

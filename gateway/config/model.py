@@ -1,0 +1,228 @@
+"""The configuration file as it may be written: one class per section, unknown keys refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from . import fields as f
+from .addresses import split_runtime
+
+CLOUD_URLS = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
+"""Where the two hosted providers live; a backend of theirs may leave ``url`` out."""
+
+ONE_KEY: dict[str, Any] = {"oneOf": [{"required": ["key"]}, {"required": ["key_file"]}]}
+
+
+class Section(BaseModel):
+    """A mapping of the file. A key with nothing after its colon counts as left out."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        known = cls.model_fields
+        return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+class TlsDoc(Section):
+    """Serve HTTPS with this certificate. Paths are relative to the configuration file."""
+
+    cert: f.File
+    """PEM file with the certificate and its chain."""
+    key: f.File
+    """PEM file with the private key, without a passphrase."""
+
+
+class ServerDoc(Section):
+    """Where and how the gateway listens."""
+
+    host: f.Host = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 or :: for every interface."""
+    port: f.Port = 8000
+    """Port to listen on; 0 takes any free one."""
+    workers: f.Workers = 1
+    """Processes that carry requests: a number, or auto for one per core."""
+    drain_timeout: f.Seconds = 30.0
+    """How long requests in flight may take to finish after SIGTERM."""
+    max_body: f.Size = 32 << 20
+    """Largest request body; larger ones are answered 413."""
+    stream_usage: f.StreamUsage = "limits"
+    """When engines are asked to count tokens in streams whose caller did not ask: for keys with
+    token limits, always, or never."""
+    tls: TlsDoc | None = None
+    """Certificate and key for HTTPS."""
+
+
+class TimeoutsDoc(Section):
+    """How long to wait for a backend."""
+
+    connect: f.Seconds = 2.0
+    """For the connection."""
+    first_byte: f.Seconds = 120.0
+    """For the first byte of the answer."""
+    idle: f.Seconds = 60.0
+    """For each further byte."""
+
+
+class GpusDoc(Section):
+    """Which GPUs a backend runs on, where that cannot be found out."""
+
+    agent: f.Address | None = None
+    """Address of 'portico gpu-agent' on the backend's host."""
+    dcgm: f.Address | None = None
+    """Metrics page of a DCGM exporter on the backend's host."""
+    devices: tuple[f.Device, ...] = ()
+    """GPUs by index or UUID."""
+
+
+class BackendDoc(Section):
+    """One engine."""
+
+    name: f.BackendName | None = None
+    """Name in logs, metrics and BACKEND:MODEL; made from host and port when left out."""
+    runtime: f.RuntimeName = "auto"
+    """What the engine is; auto asks it."""
+    url: f.BackendUrl | None = Field(default=None, validate_default=True)
+    """Base address without /v1, such as http://10.0.0.11:8000; RUNTIME+http://… names the runtime
+    as well."""
+    api_key: f.UpstreamKey | None = None
+    """Key sent to the engine; 'passthrough' forwards the caller's own."""
+    api_key_file: f.File | None = None
+    """File that holds the key sent to the engine."""
+    models: tuple[f.Label, ...] = ()
+    """The only model ids that may be used here; all when left out."""
+    weight: f.Weight = 1.0
+    """Share of the requests relative to the other backends of a model."""
+    max_concurrency: f.Count | None = None
+    """Most requests that the engine is given at once."""
+    gpus: GpusDoc | None = None
+    """Where the engine's GPUs can be watched."""
+    timeouts: TimeoutsDoc = TimeoutsDoc()
+    """How long to wait for this engine."""
+
+    @field_validator("url")
+    @classmethod
+    def _settled(cls, url: str | None, info: ValidationInfo) -> str | None:
+        runtime = info.data.get("runtime")
+        if url is None and runtime is not None and runtime not in CLOUD_URLS:
+            raise ValueError(
+                "is required: the engine's base address, such as http://10.0.0.11:8000"
+            )
+        prefix = split_runtime(url or "")[0]
+        if prefix and runtime and "auto" not in (prefix, runtime) and prefix != runtime:
+            raise ValueError("names another runtime than 'runtime' does; keep one of the two")
+        return url or CLOUD_URLS.get(runtime or "")
+
+
+class TargetDoc(Section):
+    """One backend behind a public model."""
+
+    backend: f.BackendName
+    """Name of a backend."""
+    model: f.Label | None = None
+    """The backend's id of the model; the public name or its only model when left out."""
+    weight: f.Weight = 1.0
+    """Share of the requests relative to the other targets."""
+
+
+class ModelDoc(Section):
+    """A name that callers may use, and the backends behind it."""
+
+    name: f.PublicName
+    """What callers write into 'model'."""
+    targets: tuple[TargetDoc, ...]
+    """Backends that serve it."""
+    fallbacks: tuple[f.Label, ...] = ()
+    """Names tried in this order when no target can take the request."""
+    policy: f.PolicyName | None = None
+    """Routing policy of this model; routing.policy when left out."""
+
+    @field_validator("targets")
+    @classmethod
+    def _some(cls, targets: tuple[TargetDoc, ...]) -> tuple[TargetDoc, ...]:
+        if not targets:
+            raise ValueError("is empty; name at least one backend, such as [{backend: gpu1}]")
+        return targets
+
+
+class KeyDoc(Section):
+    """A key of a caller, and what it may do."""
+
+    model_config = ConfigDict(json_schema_extra=ONE_KEY)
+
+    name: f.KeyName
+    """Who holds the key, for logs and metrics."""
+    key_file: f.File | None = None
+    """File that holds the key."""
+    key: f.ClientKey | None = Field(default=None, validate_default=True)
+    """The key, plain or as sha256:… from 'portico keys new'."""
+    models: tuple[f.Label, ...] = ("*",)
+    """Shell-style patterns of the models it may use."""
+    requests_per_minute: f.Count | None = None
+    """Limit of requests."""
+    tokens_per_minute: f.Count | None = None
+    """Limit of tokens, input and output together."""
+    max_concurrency: f.Count | None = None
+    """Limit of requests at once."""
+
+    @field_validator("key")
+    @classmethod
+    def _given(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if key is None and info.data.get("key_file") is None:
+            raise ValueError("is required: the key, its sha256:… form, or key_file")
+        return key
+
+
+class AuthDoc(Section):
+    """Who may use the gateway; without any key everybody may."""
+
+    keys: tuple[KeyDoc, ...] = ()
+    """Keys of callers."""
+    admin_keys: tuple[f.ClientKey, ...] = ()
+    """Keys of administrators, plain or as sha256:…"""
+    admin_keys_file: f.File | None = None
+    """File with further keys of administrators, one a line."""
+
+
+class RoutingDoc(Section):
+    """How a backend is chosen among those that can take a request."""
+
+    policy: f.PolicyName = "auto"
+    """Routing policy of every model that names none of its own."""
+
+
+class StoreDoc(Section):
+    """Where state that outlives a restart is kept."""
+
+    url: f.StoreUrl | None = None
+    """sqlite:///PATH, redis://HOST:PORT/DB or rediss://HOST:PORT/DB."""
+    url_file: f.File | None = None
+    """File that holds the address, where it has a password."""
+
+
+class Document(Section):
+    """Configuration of the Portico gateway."""
+
+    model_config = ConfigDict(title="portico.yaml")
+
+    server: ServerDoc = ServerDoc()
+    backends: tuple[BackendDoc, ...] = ()
+    models: tuple[ModelDoc, ...] = ()
+    auth: AuthDoc = AuthDoc()
+    routing: RoutingDoc = RoutingDoc()
+    store: StoreDoc = StoreDoc()

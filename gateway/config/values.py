@@ -1,0 +1,89 @@
+"""What a loaded configuration is: frozen values that the rest of the gateway reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from gateway.core.keys import Keyring
+from gateway.core.types import Backend, PublicModel
+
+StreamUsage = Literal["limits", "always", "never"]
+LogFormat = Literal["json", "text"]
+
+LOG_FORMATS = ("json", "text")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line says; None and empty where it says nothing. Numbers may still be
+    text: ``load`` checks them as it checks the file. ``backends`` are ``[NAME=]URL`` or
+    ``[NAME=]RUNTIME+URL``."""
+
+    host: str | None = None
+    port: int | str | None = None
+    workers: int | str | None = None
+    backends: tuple[str, ...] = ()
+    discover: bool | None = None
+    demo: bool = False
+    log_format: str | None = None
+    log_level: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How the gateway listens. ``drain_timeout`` in seconds, ``max_body`` in bytes."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int | Literal["auto"] = 1
+    drain_timeout: float = 30.0
+    max_body: int = 32 << 20
+    stream_usage: StreamUsage = "limits"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """Where a backend's GPUs can be watched. ``devices`` are indexes or UUIDs."""
+
+    agent: str | None = None
+    dcgm: str | None = None
+    devices: tuple[int | str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """One configured key. ``path`` is where it stands: ``auth.keys[0]``, ``API_KEYS[1]``."""
+
+    path: str
+    name: str
+    digest: str
+    admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything an operator may set. ``source`` is the file it was read from; ``origins`` are
+    pairs of a setting and the option or variable that set it, for those not from the file;
+    ``warnings`` are lines for the operator; ``gpus`` is by backend name."""
+
+    server: Server = Server()
+    backends: tuple[Backend, ...] = ()
+    models: tuple[PublicModel, ...] = ()
+    keyring: Keyring = field(default_factory=Keyring)
+    policy: str = "auto"
+    store_url: str | None = field(default=None, repr=False)
+    discover: bool = True
+    demo: bool = False
+    log_format: LogFormat = "text"
+    log_level: str = "info"
+    source: Path | None = None
+    warnings: tuple[str, ...] = ()
+    origins: tuple[tuple[str, str], ...] = ()
+    entries: tuple[KeyEntry, ...] = ()
+    gpus: Mapping[str, Gpus] = field(default_factory=dict)
