@@ -258,6 +258,9 @@ def suspicious(sight: Sight, pulse: Pulse, now: float) -> bool:
     """True when an engine that answers its cheap check had better be asked the costly one."""
     if sight.health is Health.WEDGED:
         return True
+    if sight.health is Health.LOADING and now - sight.since >= SUSPECT_AFTER:
+        # SGLang's flag, once set by a failed deep check, is only cleared by a good one (sheet 2).
+        return True
     quiet = now - max(pulse.oldest, pulse.last_byte)
     return pulse.in_flight > 0 and sight.health in ROUTABLE and quiet >= SUSPECT_AFTER
 

@@ -1,0 +1,170 @@
+"""One bounded GET to a backend, whatever it may answer: the sensors' only way to the network."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiohttp
+import orjson
+
+from gateway.core.health import Reply
+from gateway.core.runtime import Answer, Runtime
+from gateway.core.types import PASSTHROUGH, Backend
+
+MAX_BODY = 4 * 1024 * 1024
+"""Bytes of an answer that are read before it counts as a flood."""
+
+KEEPALIVE = 3.5
+"""Seconds an idle connection is kept: less than the 5 s after which vLLM and SGLang close it."""
+
+AGENT = "portico-sensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Heard(Answer):
+    """An Answer, how the asking fared, and how long it took (seconds)."""
+
+    reply: Reply = Reply.ANSWERED
+    took: float = 0.0
+
+
+class TooMuchError(Exception):
+    """An answer went past MAX_BODY."""
+
+
+class Asker:
+    """Asks backends small questions over a pool of its own. Never raises for what a server does:
+    every failure becomes a Heard with status 0 and an ``error`` written for people."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def get(self, backend: Backend, row: Runtime | None, path: str, within: float) -> Heard:
+        """GET ``backend.url + path`` within ``within`` seconds, with the backend's key in the
+        row's own header (in every usual header while the runtime is not known)."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(within):
+                return await self._get(backend, row, path, within, began)
+        except (aiohttp.ClientError, TooMuchError, OSError, ValueError, RuntimeError) as fault:
+            reply, error = explain(fault, within, _connect(backend, within))
+            return Heard(0, error=error, reply=reply, took=loop.time() - began)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def _get(
+        self, backend: Backend, row: Runtime | None, path: str, within: float, began: float
+    ) -> Heard:
+        async with self._open().get(
+            backend.url + path,
+            headers=headers(backend, row),
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(sock_connect=_connect(backend, within)),
+        ) as answer:
+            body = await _read(answer.content)
+            return Heard(
+                answer.status,
+                {name.lower(): value for name, value in answer.headers.items()},
+                body,
+                parsed(body),
+                took=asyncio.get_running_loop().time() - began,
+            )
+
+    def _open(self) -> aiohttp.ClientSession:
+        # Made on first use: aiohttp binds a session to the loop that runs at that moment.
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # A small compressed body can be a very large plain one.
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    parts, size = [], 0
+    async for part in content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_BODY:
+            raise TooMuchError
+    return b"".join(parts)
+
+
+def _connect(backend: Backend, within: float) -> float:
+    return min(backend.timeouts.connect, within)
+
+
+def headers(backend: Backend, row: Runtime | None) -> dict[str, str]:
+    """The headers of a sensor's question: the backend's key and what the row always adds."""
+    sent = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+    if row is not None:
+        sent.update(row.adds)
+    key = backend.secret
+    if not key or key == PASSTHROUGH:
+        return sent
+    if row is None:
+        return sent | {"Authorization": f"Bearer {key}", "x-api-key": key}
+    name, form = row.auth
+    return sent | {name: form.format(key=key)}
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON value of ``body``, None when it is none."""
+    if body.lstrip()[:1] not in (b"{", b"[", b'"'):
+        return None
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def explain(fault: BaseException, timeout: float, connect: float) -> tuple[Reply, str]:
+    """A failed question in words for people. The order matters: aiohttp's classes are nested."""
+    match fault:
+        case TooMuchError():
+            return Reply.GARBLED, f"answered more than {MAX_BODY // 1024 // 1024} MiB"
+        case aiohttp.ClientConnectorCertificateError():
+            return Reply.GARBLED, f"TLS: {_certificate(fault.certificate_error)}"
+        case aiohttp.ClientSSLError() | ssl.SSLError():
+            return Reply.GARBLED, f"TLS: {_ssl_reason(fault)}"
+        case aiohttp.ClientConnectorDNSError():
+            return Reply.UNREACHABLE, f"the name {fault.host} is not known to the resolver"
+        case aiohttp.ConnectionTimeoutError():
+            return Reply.UNREACHABLE, f"no connection within {connect:g} s"
+        case TimeoutError():
+            return Reply.SLOW, f"timed out after {timeout:g} s"
+        case OSError(errno=errno.ECONNREFUSED):
+            return Reply.REFUSED, "connection refused"
+        case aiohttp.ClientConnectorError():
+            return Reply.UNREACHABLE, f"no connection: {fault.os_error.strerror or fault.os_error}"
+        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():
+            return Reply.CUT, "the connection was closed before the answer was complete"
+        case aiohttp.InvalidURL():
+            return Reply.GARBLED, "not an address that can be asked"
+        case _:
+            return Reply.GARBLED, "not HTTP: the answer breaks the protocol"
+
+
+def _certificate(fault: BaseException) -> str:
+    return getattr(fault, "verify_message", "") or "the certificate is not accepted"
+
+
+def _ssl_reason(fault: BaseException) -> str:
+    reason = getattr(getattr(fault, "os_error", fault), "reason", None)
+    return str(reason or "the handshake failed").replace("_", " ").lower()
