@@ -84,9 +84,7 @@ def client_key(value: object) -> str:
     """A key of a caller: plain, or ``sha256:`` and 64 hex digits."""
     found = header_safe(value)
     if found.startswith(PREFIX) and not _HASH.fullmatch(found):
-        raise ValueError(
-            "must have 64 hex digits after 'sha256:' ('portico keys new' makes it)"
-        )
+        raise ValueError("must have 64 hex digits after 'sha256:' ('portico keys new' makes it)")
     return found
 
 

@@ -42,6 +42,10 @@ class Grammar:
     def has_end(self) -> bool:
         return bool(self.end_hint)
 
+    @property
+    def has_finish(self) -> bool:
+        return self.finish is not NEVER
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:

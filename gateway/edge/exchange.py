@@ -23,7 +23,7 @@ from gateway.dialects.strip import UsageStrip
 from gateway.edge.front import FrontProtocol
 from gateway.edge.upstream import Connection
 
-HELD_LIMIT = 65536
+HELD_LIMIT = 1 << 20
 """Bytes of an answer that are held until it is known what it is."""
 
 STALL = 300.0
@@ -276,6 +276,8 @@ class Exchange:
         if not self._chunked and not length and not bodiless:
             self._keep_alive = False
         self._passing = True
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._timeouts.idle, self._tick)
         tally = self._tally
         tally.committed, tally.status = True, self._status
         tally.first = tally.last = now
@@ -328,7 +330,7 @@ class Exchange:
         return True
 
     def _unfinished(self) -> bool:
-        return not self.watch.finished and self._grammar.has_end
+        return self._grammar.has_finish and not self.watch.finished
 
     def _gap(self, seconds: float) -> None:
         tally = self._tally

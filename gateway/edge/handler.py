@@ -28,6 +28,7 @@ from gateway.edge.front import Relayed
 from gateway.edge.refuse import internal, not_allowed, refused
 from gateway.edge.upstream import Pool
 from gateway.state.board import Board
+from gateway.state.makers import Makers
 
 log = logging.getLogger("portico.edge")
 
@@ -73,6 +74,7 @@ class Handler:
         self._report = report
         self._own_pages = own_pages
         self._attempts = Attempts(loop, pool, board, senses)
+        self._makers = Makers()
         self._turn = 0
         self._dice = random.Random()  # noqa: S311 - spreads load, guards nothing
 
@@ -150,7 +152,15 @@ class Handler:
         account.label = found.label
         account.overhead = before + time.monotonic() - resumed
         errand = Errand(request, call, caller, upload, account)
-        return await self._attempts.run(errand, found, tables.stream_usage)
+        answer = await self._attempts.run(errand, found, tables.stream_usage)
+        if call.op is Op.RESPONSES and account.watch is not None:
+            self._makers.note(account.watch.head, account.backend)
+        return answer
+
+    def _maker(self, route: Route, tail: str) -> str:
+        """The backend that a call by id must go to, while that backend is there."""
+        name = self._makers.of(tail) if route.op is Op.RESPONSES_BY_ID else ""
+        return name if name in self.tables.catalog.by_backend else ""
 
     async def _read(
         self, request: BaseRequest, route: Route, tail: str, rid: str
@@ -179,7 +189,7 @@ class Handler:
             stream=DIALECTS[route.wire].streams(route.op, doc),
             body=body,
             doc=doc,
-            pinned=headers.get("X-Portico-Backend", ""),
+            pinned=headers.get("X-Portico-Backend", "") or self._maker(route, tail),
             session=headers.get("X-Portico-Session-Id", ""),
             user=headers.get("X-Portico-User-Id", "")[:LONGEST_USER],
             tail=tail,

@@ -1,0 +1,1 @@
+"""Stand-ins for real engines, built from the product's own rows and from recordings."""
