@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from gateway.core.errors import Refusal
+from gateway.core.headers import Envelope, envelope
 from gateway.core.keys import may_use
 from gateway.core.runtime import Runtime
 from gateway.core.types import Backend, Caller, Doc, Fleet, Model, PublicModel, Sight
 
 AUTO = "auto"
+
+NO_ENVELOPE = Envelope(frozenset(), b"", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Place:
     model: Model | None
     asked: str
     weight: float = 1.0
+    sent: Envelope = field(default=NO_ENVELOPE, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +80,11 @@ def _places(backend: Backend, sight: Sight, rows: Rows) -> tuple[Place, ...]:
     runtime = rows(sight.runtime or backend.runtime, sight.variant)
     if runtime is None:
         return ()
-    models = _allowed(backend, sight)
+    models, sent = _allowed(backend, sight), envelope(backend, runtime)
     if not models:
-        return (Place(backend, sight, runtime, None, "", backend.weight),)
+        return (Place(backend, sight, runtime, None, "", backend.weight, sent),)
     return tuple(
-        Place(backend, sight, runtime, m, runtime.upstream_model(m, sight), backend.weight)
+        Place(backend, sight, runtime, m, runtime.upstream_model(m, sight), backend.weight, sent)
         for m in models
     )
 

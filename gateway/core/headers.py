@@ -1,115 +1,146 @@
-"""Which headers cross the gateway, in each direction, and how the heads are written."""
+"""Which headers cross the gateway, in each direction, and how the heads are written.
+
+Everything here is bytes: heads are copied, not understood, and what is the same in every request
+to a backend is written once (an Envelope)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from gateway.core.runtime import Runtime
 from gateway.core.types import PASSTHROUGH, Backend
 
+Pairs = Iterable[tuple[bytes, bytes]]
+
 HOP_BY_HOP = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
     }
 )
 """RFC 9110 7.6.1, and what older proxies add."""
 
 CREDENTIALS = frozenset(
-    {"authorization", "x-api-key", "api-key", "xi-api-key", "x-goog-api-key", "cookie"}
+    {b"authorization", b"x-api-key", b"api-key", b"xi-api-key", b"x-goog-api-key", b"cookie"}
 )
 """Everything by which a client of one of the dialects, or a browser, proves who it is."""
 
 OURS = frozenset(
-    {"host", "content-length", "content-encoding", "accept-encoding", "expect", "x-request-id"}
+    {
+        b"host",
+        b"content-length",
+        b"content-encoding",
+        b"accept-encoding",
+        b"expect",
+        b"x-request-id",
+    }
 )
 """Set by the gateway: the body is sent decoded and whole, and answers must be readable."""
 
-ANSWER_DROPS = HOP_BY_HOP | {"server", "x-request-id", "set-cookie"}
+FORWARDABLE = frozenset({b"authorization", b"x-api-key"})
+"""The caller's credentials that go on to a backend that is set to pass them through."""
+
+ANSWER_DROPS = HOP_BY_HOP | {b"server", b"x-request-id", b"set-cookie"}
 """Not passed on from an answer: what belongs to the engine's own connection or identity."""
+
+PREFIX = b"x-portico-"
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 
-REASONS: dict[int, str] = {status.value: status.phrase for status in HTTPStatus}
+_STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What is the same in every request to one backend: the ``drops`` (lower case) among the
+    caller's headers, the ``fixed`` lines, and the names of the headers that carry the ``ids``."""
+
+    drops: frozenset[bytes]
+    fixed: bytes
+    ids: tuple[bytes, ...]
+
+
+def envelope(backend: Backend, runtime: Runtime) -> Envelope:
+    """The envelope of a backend. Its own key is written in the runtime's way; the caller's
+    credentials stay behind unless the backend is set to pass them through."""
+    drops = {*HOP_BY_HOP, *CREDENTIALS, *OURS}
+    drops |= {name.lower().encode() for name in (*runtime.drops, *runtime.adds)}
+    drops |= {name.lower().encode() for name in runtime.request_ids}
+    lines = [("Host", urlsplit(backend.url).netloc), ("Accept-Encoding", "identity")]
+    if backend.secret == PASSTHROUGH:
+        drops -= FORWARDABLE
+    elif backend.secret is not None:
+        name, form = runtime.auth
+        lines.append((name, form.format(key=backend.secret)))
+    lines += runtime.adds.items()
+    return Envelope(
+        frozenset(drops),
+        "".join(f"{name}: {value}\r\n" for name, value in lines).encode(),
+        tuple(name.encode() for name in runtime.request_ids),
+    )
 
 
 def request_head(
     method: str,
     target: str,
-    netloc: str,
+    headers: Pairs,
     *,
-    headers: Iterable[tuple[str, str]],
-    runtime: Runtime,
-    backend: Backend,
+    sent: Envelope,
     request_id: str,
     length: int | None,
 ) -> bytes:
     """The head sent to an engine. ``headers`` are the caller's; ``length`` None sends the body
-    chunked. The caller's credentials go only to a backend that is set to pass them through."""
-    pairs = list(headers)
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {netloc}"]
-    ours = {name.lower() for name in (*runtime.adds, *runtime.request_ids)}
-    named = connection_names(pairs) | ours
-    for name, value in pairs:
+    chunked."""
+    drops, rid = sent.drops, request_id.encode()
+    lines = [f"{method} {target} HTTP/1.1\r\n".encode(), sent.fixed]
+    for name, value in headers:
         low = name.lower()
-        if not _stays_behind(low, named, runtime):
-            lines.append(f"{name}: {value}")
-    lines += credential(pairs, runtime, backend)
-    lines.append("Accept-Encoding: identity")
-    lines += [f"{name}: {value}" for name, value in runtime.adds.items()]
-    lines += [f"{name}: {request_id}" for name in runtime.request_ids]
+        if low == b"connection":
+            drops = drops | named_by(value)
+    for name, value in headers:
+        low = name.lower()
+        if low not in drops and not low.startswith(PREFIX):
+            lines += (name, b": ", value, b"\r\n")
+    for name in sent.ids:
+        lines += (name, b": ", rid, b"\r\n")
     if length is None:
-        lines.append("Transfer-Encoding: chunked")
-    elif length or method not in ("GET", "HEAD", "DELETE"):
-        lines.append(f"Content-Length: {length}")
-    return "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n"
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    elif length or method == "POST":
+        lines.append(b"Content-Length: %d\r\n" % length)
+    lines.append(b"\r\n")
+    return b"".join(lines)
 
 
-def _stays_behind(low: str, named: frozenset[str], runtime: Runtime) -> bool:
-    return (
-        low in HOP_BY_HOP
-        or low in CREDENTIALS
-        or low in OURS
-        or low in named
-        or low in runtime.drops
-        or low.startswith("x-portico-")
-    )
+_USUAL = {b"keep-alive": frozenset[bytes](), b"close": frozenset[bytes]()}
 
 
-def connection_names(pairs: Iterable[tuple[str, str]]) -> frozenset[str]:
+def named_by(connection: bytes) -> frozenset[bytes]:
     """The headers that a Connection header declares to be of this hop only."""
-    return frozenset(
-        name.strip().lower()
-        for key, value in pairs
-        if key.lower() == "connection"
-        for name in value.split(",")
-    )
-
-
-def credential(pairs: Iterable[tuple[str, str]], runtime: Runtime, backend: Backend) -> list[str]:
-    """The header lines that prove who we are to the engine: its own key, the caller's where the
-    backend is set to pass it through, or none."""
-    if backend.secret is None:
-        return []
-    if backend.secret != PASSTHROUGH:
-        name, form = runtime.auth
-        return [f"{name}: {form.format(key=backend.secret)}"]
-    return [f"{k}: {v}" for k, v in pairs if k.lower() in ("authorization", "x-api-key")]
+    low = connection.lower()
+    usual = _USUAL.get(low)
+    if usual is not None:
+        return usual
+    return frozenset(name.strip() for name in low.split(b","))
 
 
 def answer_head(
     status: int,
-    headers: Iterable[tuple[bytes, bytes]],
-    extra: Mapping[str, str],
+    headers: Pairs,
+    extra: bytes,
     *,
     chunked: bool,
     drop_length: bool,
@@ -117,35 +148,35 @@ def answer_head(
     close: bool,
 ) -> bytes:
     """The head sent to the client: the engine's own headers, less those of its connection, and
-    ours. Event streams get what keeps proxies from buffering them (vLLM sends neither, sheet 7)."""
-    lines = [b"HTTP/1.1 %d %s" % (status, REASONS.get(status, "Unknown").encode())]
-    seen = set()
+    ours (``extra``, whole lines). Event streams get what keeps proxies from buffering them (vLLM
+    sends neither, sheet 7)."""
+    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
+    unbuffered = cached = not stream
     for name, value in headers:
-        low = name.lower().decode("latin-1")
-        if (
-            low in ANSWER_DROPS
-            or low.startswith("x-portico-")
-            or (low == "content-length" and (drop_length or chunked))
-        ):
+        low = name.lower()
+        if low in ANSWER_DROPS or low.startswith(PREFIX):
             continue
-        if low == "access-control-allow-origin" and not value.strip():
+        if low == b"content-length" and (drop_length or chunked):
+            continue
+        if low == b"access-control-allow-origin" and not value.strip():
             continue  # llama-server sends it empty, which browsers refuse (sheet llamacpp 1)
-        seen.add(low)
-        lines.append(name + b": " + value)
-    if stream and "cache-control" not in seen:
-        lines.append(b"Cache-Control: no-cache")
-    if stream and "x-accel-buffering" not in seen:
-        lines.append(b"X-Accel-Buffering: no")
+        cached = cached or low == b"cache-control"
+        unbuffered = unbuffered or low == b"x-accel-buffering"
+        lines += (name, b": ", value, b"\r\n")
+    if not cached:
+        lines.append(b"Cache-Control: no-cache\r\n")
+    if not unbuffered:
+        lines.append(b"X-Accel-Buffering: no\r\n")
     if chunked:
-        lines.append(b"Transfer-Encoding: chunked")
+        lines.append(b"Transfer-Encoding: chunked\r\n")
     if close:
-        lines.append(b"Connection: close")
-    lines += [
-        f"{name}: {value}".encode("utf-8", "surrogateescape") for name, value in extra.items()
-    ]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+        lines.append(b"Connection: close\r\n")
+    lines += (extra, b"\r\n")
+    return b"".join(lines)
 
 
 def safe_value(text: str) -> str:
     """A text as a header value: control characters and line ends cannot split the head."""
-    return "".join(c if c.isprintable() and ord(c) < 0x7F else "?" for c in text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() and c.isascii() else "?" for c in text)

@@ -9,7 +9,10 @@ import orjson
 
 from gateway.core.types import Usage
 
-_OBJECT = re.compile(rb'"(usage|timings)": ?(\{)')
+_OBJECT = re.compile(rb'"(usage|timings)": ?(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+"""An object that holds at most one further level, as every engine's does."""
+
+_INPUT = frozenset({"prompt_tokens", "input_tokens"})
 _OLLAMA = re.compile(rb'"(prompt_eval_count|eval_count)": ?(\d+)')
 
 
@@ -18,14 +21,12 @@ def extract(head: bytes, tail: bytes, pieces: int) -> Usage:
     answer. Where there is none, ``output`` is ``pieces``, the content events counted on the way,
     and ``counted`` is False. Sources: sheets vllm 7, sglang 7, tgi 7, llamacpp 7, ollama 2.1."""
     last = _last_objects(tail)
-    first = _last_objects(head)
     usage = last.get("usage") or {}
-    opening = first.get("usage") or {}
-    found = (
-        _from_usage({**opening, **{k: v for k, v in usage.items() if v is not None}})
-        or _from_timings(last.get("timings"))
-        or _from_ollama(tail)
-    )
+    if not usage.keys() & _INPUT:
+        # Anthropic says what came in at the beginning and what went out at the end.
+        opening = _last_objects(head).get("usage") or {}
+        usage = {**opening, **{k: v for k, v in usage.items() if v is not None}}
+    found = _from_usage(usage) or _from_timings(last.get("timings")) or _from_ollama(tail)
     return found or Usage(output=pieces, counted=False)
 
 
@@ -33,24 +34,11 @@ def _last_objects(text: bytes) -> dict[str, dict[str, Any]]:
     """The last whole ``usage`` and ``timings`` objects in a piece of text. Generated text cannot
     be taken for one: quotes inside a JSON string are escaped."""
     found: dict[str, dict[str, Any]] = {}
-    for match in _OBJECT.finditer(text):
-        doc = _object_at(text, match.start(2))
+    for name, value in _OBJECT.findall(text):
+        doc = _parsed(value)
         if doc:
-            found[match.group(1).decode()] = doc
+            found[name.decode()] = doc
     return found
-
-
-def _object_at(text: bytes, start: int) -> dict[str, Any] | None:
-    depth = 0
-    for end in range(start, len(text)):
-        char = text[end]
-        if char == 0x7B:
-            depth += 1
-        elif char == 0x7D:
-            depth -= 1
-            if depth == 0:
-                return _parsed(text[start : end + 1])
-    return None
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ _MESSAGES = Grammar(
     end_hint=b"message_stop",
     end=re.compile(rb'^event: ?message_stop|"type": ?"message_stop"', re.MULTILINE),
     content=re.compile(rb'"(?:text|thinking|partial_json)": ?"[^"]'),
+    usual=b'"text":"',
 )
 
 

@@ -19,6 +19,7 @@ _DONE = Grammar(
     end=re.compile(rb"^data: ?\[DONE\]", re.MULTILINE),
     finish=re.compile(rb'"finish_reason": ?"[^"]'),
     content=_CONTENT,
+    usual=b'"content":"',
 )
 _RESPONSES = Grammar(
     end_hint=b"response.",

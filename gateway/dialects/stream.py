@@ -6,7 +6,6 @@ long the stream is, and works on any split of the bytes."""
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,13 +28,15 @@ LONGEST_LINE = 65536
 class Grammar:
     """How one surface's stream looks. ``end`` matches its regular last event (``end_hint`` is a
     cheap necessary condition); ``finish`` matches a finish reason; ``content`` matches once for
-    each piece of generated text; ``separator`` ends an event. A quotation mark inside a JSON
-    string is always escaped, so a pattern with bare quotes cannot match generated text."""
+    each piece of generated text, of which ``usual`` is the beginning that nearly all have, so that
+    they can be counted without the pattern; ``separator`` ends an event. A quotation mark inside a
+    JSON string is always escaped, so a pattern with bare quotes cannot match generated text."""
 
     end_hint: bytes = b""
     end: re.Pattern[bytes] = NEVER
     finish: re.Pattern[bytes] = NEVER
     content: re.Pattern[bytes] = NEVER
+    usual: bytes = b""
     separator: bytes = b"\n\n"
 
     @property
@@ -45,6 +46,12 @@ class Grammar:
     @property
     def has_finish(self) -> bool:
         return self.finish is not NEVER
+
+    def count(self, data: bytes) -> int:
+        """How many pieces of generated text stand in ``data``."""
+        if self.usual and (found := data.count(self.usual)):
+            return found - data.count(self.usual + b'"')
+        return len(self.content.findall(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +125,11 @@ def _status(*places: dict[str, Any]) -> int:
 
 
 class Watch:
-    """Looks at one answer as it passes. ``feed`` before the bytes are written, ``note`` after."""
+    """Looks at one answer as it passes. ``feed`` before the bytes are written, ``note`` after.
+    ``finishes`` asks for an eye on finish reasons, which only some runtimes' streams need."""
 
     __slots__ = (
+        "_finishes",
         "_grammar",
         "_line",
         "_own",
@@ -132,11 +141,14 @@ class Watch:
         "pieces",
     )
 
-    def __init__(self, grammar: Grammar, own: EventFault = _no_fault) -> None:
+    def __init__(
+        self, grammar: Grammar, own: EventFault = _no_fault, *, finishes: bool = False
+    ) -> None:
         self._grammar = grammar
         self._own = own
+        self._finishes = finishes
         self._line = b""
-        self._tail: deque[bytes] = deque()
+        self._tail: list[bytes] = []
         self._size = 0
         self.head = b""
         self.ended = False
@@ -151,20 +163,17 @@ class Watch:
         fault = None
         if b"error" in text or self._own is not _no_fault:
             fault = self._fault(text, before)
-        if data.endswith(b"\n"):
+        if data[-1:] == b"\n":
             self._line = b""
         else:
             rest = text[text.rfind(b"\n") + 1 :]
             self._line = rest if len(rest) <= LONGEST_LINE else b""
-        self._mark(text)
+        hint = self._grammar.end_hint
+        if hint and hint in text and not self.ended:
+            self.ended = self._grammar.end.search(text) is not None
+        if self._finishes and not self.finished:
+            self.finished = self._grammar.finish.search(text) is not None
         return fault
-
-    def _mark(self, text: bytes) -> None:
-        grammar = self._grammar
-        if not self.ended and grammar.end_hint and grammar.end_hint in text:
-            self.ended = grammar.end.search(text) is not None
-        if not self.finished:
-            self.finished = grammar.finish.search(text) is not None
 
     def _fault(self, text: bytes, before: int) -> Fault | None:
         for start, line in _lines(text):
@@ -176,14 +185,14 @@ class Watch:
 
     def note(self, data: bytes) -> None:
         """Remember the ends of the answer and count what was generated."""
-        self.pieces += len(self._grammar.content.findall(data))
+        self.pieces += self._grammar.count(data)
         if len(self.head) < HEAD:
             self.head += data[: HEAD - len(self.head)]
-        tail = self._tail
-        tail.append(data if len(data) <= 2 * TAIL else data[-TAIL:])
-        self._size += len(tail[-1])
-        while self._size - len(tail[0]) >= TAIL:
-            self._size -= len(tail.popleft())
+        self._tail.append(data if len(data) <= 2 * TAIL else data[-TAIL:])
+        self._size += len(data)
+        if self._size > 2 * TAIL:
+            self._tail = [b"".join(self._tail)[-TAIL:]]
+            self._size = TAIL
 
     @property
     def at_boundary(self) -> bool:

@@ -22,9 +22,10 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.strip import UsageStrip
 from gateway.edge.account import Account
 from gateway.edge.body import Upload
+from gateway.edge.deadlines import Deadlines
 from gateway.edge.exchange import End, Exchange, Result
 from gateway.edge.front import SERVER, FrontProtocol, Relayed
-from gateway.edge.refuse import own_headers
+from gateway.edge.refuse import own_headers, own_lines
 from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
 from gateway.state.board import Board
 
@@ -66,6 +67,7 @@ class Attempts:
         self, loop: asyncio.AbstractEventLoop, pool: Pool, board: Board, senses: Senses
     ) -> None:
         self._loop = loop
+        self._deadlines = Deadlines(loop)
         self._pool = pool
         self._board = board
         self._senses = senses
@@ -170,12 +172,13 @@ class Attempts:
             dialect=DIALECTS[call.wire],
             runtime=place.runtime,
             timeouts=place.backend.timeouts,
-            extra=own_headers(call.id, name, account.upstream_model),
+            extra=own_lines(call.id, name, account.upstream_model),
             strip=UsageStrip() if prepared.strip_usage else None,
             http11=request.version >= (1, 1),
             keep_alive=request.keep_alive,
             tally=account.tally,
-            beat=lambda now: self._board.beat(name, now),
+            lane=self._board.lane(name),
+            deadlines=self._deadlines,
         )
         account.watch = exchange.watch
         return exchange
@@ -209,10 +212,8 @@ def _request(
     head = request_head(
         request.method,
         origin.path + prepared.path + (f"?{query}" if query else ""),
-        origin.netloc,
-        headers=request.headers.items(),
-        runtime=place.runtime,
-        backend=place.backend,
+        request.raw_headers,
+        sent=place.sent,
         request_id=call.id,
         length=whole,
     )

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import ModuleType
 
 from gateway.core.errors import Refusal
 from gateway.core.headers import answer_head
-from gateway.core.runtime import MOVE_ON, Runtime, Verdict, judge
+from gateway.core.runtime import MOVE_ON, Runtime, Verdict, judge, no_fault
 from gateway.core.types import ITL_BUCKETS, Call, Timeouts
 from gateway.dialects.stream import Watch, could_be_fault, first_event, first_fault, payload_of
 from gateway.dialects.strip import UsageStrip
+from gateway.edge.deadlines import Deadlines
 from gateway.edge.front import FrontProtocol
 from gateway.edge.upstream import Connection
+from gateway.state.board import Lane
 
 HELD_LIMIT = 1 << 20
 """Bytes of an answer that are held until it is known what it is."""
@@ -79,6 +80,7 @@ class Exchange:
         "_chunked",
         "_client",
         "_connection",
+        "_deadlines",
         "_dialect",
         "_extra",
         "_grammar",
@@ -86,7 +88,7 @@ class Exchange:
         "_held",
         "_http11",
         "_keep_alive",
-        "_loop",
+        "_lane",
         "_own",
         "_passing",
         "_paused_at",
@@ -97,8 +99,6 @@ class Exchange:
         "_strip",
         "_tally",
         "_timeouts",
-        "_timer",
-        "beat",
         "result",
         "watch",
     )
@@ -113,14 +113,15 @@ class Exchange:
         dialect: ModuleType,
         runtime: Runtime,
         timeouts: Timeouts,
-        extra: Mapping[str, str],
+        extra: bytes,
         strip: UsageStrip | None,
         http11: bool,
         keep_alive: bool,
         tally: Tally,
-        beat: Callable[[float], None],
+        lane: Lane,
+        deadlines: Deadlines,
     ) -> None:
-        self._loop = loop
+        self._deadlines = deadlines
         self._connection = connection
         self._client = client
         self._call = call
@@ -132,12 +133,15 @@ class Exchange:
         self._http11 = http11
         self._keep_alive = keep_alive
         self._tally = tally
-        self.beat = beat
+        self._lane = lane
         self._grammar = dialect.grammar(call.op)
         self._own = None
-        if runtime.event_fault is not _plain_fault:
+        finishes = runtime.needs_finish and self._grammar.has_finish
+        if runtime.event_fault is no_fault:
+            self.watch = Watch(self._grammar, finishes=finishes)
+        else:
             self._own = lambda event: runtime.event_fault(call.wire, call.op, event)
-        self.watch = Watch(self._grammar, self._own) if self._own else Watch(self._grammar)
+            self.watch = Watch(self._grammar, self._own, finishes=finishes)
         self.result: asyncio.Future[Result] = loop.create_future()
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
@@ -147,7 +151,7 @@ class Exchange:
         self._chunked = False
         self._paused_at = 0.0
         self._phase_start = time.monotonic()
-        self._timer = loop.call_later(timeouts.first_byte, self._tick)
+        deadlines.add(self)
 
     # --- from the connection
 
@@ -191,7 +195,6 @@ class Exchange:
         """The request turned out to be at fault while its body was being passed on."""
         self._connection.abort()
         if not self.result.done():
-            self._timer.cancel()
             if self._passing:
                 self._end_cut("refused", refusal.message)
             else:
@@ -276,8 +279,6 @@ class Exchange:
         if not self._chunked and not length and not bodiless:
             self._keep_alive = False
         self._passing = True
-        self._timer.cancel()
-        self._timer = self._loop.call_later(self._timeouts.idle, self._tick)
         tally = self._tally
         tally.committed, tally.status = True, self._status
         tally.first = tally.last = now
@@ -306,7 +307,7 @@ class Exchange:
         if now > tally.first:
             self._gap(now - tally.last)
         tally.last = now
-        self.beat(now)
+        self._lane.last_byte = now
         self.watch.note(data)
 
     def _relay_events(self, out: bytes) -> bool:
@@ -385,30 +386,28 @@ class Exchange:
         self._resolve(Result(End.CUT, reason, text))
 
     def _resolve(self, result: Result) -> None:
-        self._timer.cancel()
         self._client.on_resume = None
         if not self.result.done():
             self.result.set_result(result)
 
     def close(self) -> None:
-        """Let go of everything when the handler abandons the exchange."""
-        self._timer.cancel()
+        """Let go of everything, whether the exchange ended or the handler abandons it."""
+        self._deadlines.discard(self)
         self._client.on_resume = None
 
     # --- time
 
-    def _tick(self) -> None:
-        """One timer an exchange, re-armed only when it fires: no cost per chunk."""
-        now = time.monotonic()
+    def check(self, now: float) -> None:
+        """Give up what has been silent for too long."""
+        if self.result.done():
+            return
         if self._paused_at:
-            left = self._paused_at + STALL - now
+            late = now - self._paused_at >= STALL
         elif self._passing:
-            left = self._phase_start + self._timeouts.idle - now
+            late = now - self._phase_start >= self._timeouts.idle
         else:
-            left = self._phase_start + self._timeouts.first_byte - now
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._tick)
-        else:
+            late = now - self._phase_start >= self._timeouts.first_byte
+        if late:
             self._expire()
 
     def _expire(self) -> None:
@@ -435,6 +434,3 @@ class Exchange:
 def _message_of(text: str) -> str:
     """A few words of an error body, for messages and logs."""
     return " ".join(text.split())[:300]
-
-
-_plain_fault = Runtime.__dataclass_fields__["event_fault"].default

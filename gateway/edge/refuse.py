@@ -36,6 +36,14 @@ def own_headers(rid: str, backend: str, model: str) -> dict[str, str]:
     }
 
 
+def own_lines(rid: str, backend: str, model: str) -> bytes:
+    """The same headers as whole lines of a head."""
+    return (
+        f"X-Request-Id: {rid}\r\nX-Portico-Backend: {backend}\r\n"
+        f"X-Portico-Model: {safe_value(model)}\r\nServer: {SERVER}\r\n"
+    ).encode()
+
+
 def refused(refusal: Refusal, wire: Wire, rid: str) -> web.Response:
     """A refusal in the client's dialect."""
     dialect = DIALECTS[wire]

@@ -239,13 +239,12 @@ def _ending(exc: Exception | None) -> str:
 class Origin:
     """Where a backend listens, and the connections to it that are free."""
 
-    __slots__ = ("free", "host", "idle", "netloc", "path", "port", "tls", "uses")
+    __slots__ = ("free", "host", "idle", "path", "port", "tls", "uses")
 
     def __init__(self, url: str, idle: float, uses: int | None) -> None:
         parts = urlsplit(url)
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.netloc = parts.netloc
         self.path = parts.path.rstrip("/")
         self.tls = parts.scheme == "https"
         self.idle = idle

@@ -8,7 +8,9 @@ from gateway.core.types import Pulse
 
 
 @dataclass(slots=True)
-class _Lane:
+class Lane:
+    """One backend's requests in flight: when each was sent, and when a byte last came."""
+
     starts: dict[int, float] = field(default_factory=dict)
     last_byte: float = 0.0
 
@@ -21,7 +23,7 @@ class Board:
     def __init__(self) -> None:
         self.busy: dict[str, int] = {}
         self.by_model: dict[tuple[str, str], int] = {}
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, Lane] = {}
         self._next = 0
 
     def enter(self, model: str, backend: str, now: float) -> int:
@@ -30,10 +32,7 @@ class Board:
         self.busy[backend] = self.busy.get(backend, 0) + 1
         key = (model, backend)
         self.by_model[key] = self.by_model.get(key, 0) + 1
-        lane = self._lanes.get(backend)
-        if lane is None:
-            lane = self._lanes[backend] = _Lane()
-        lane.starts[self._next] = now
+        self.lane(backend).starts[self._next] = now
         return self._next
 
     def leave(self, ticket: int, model: str, backend: str) -> None:
@@ -43,11 +42,12 @@ class Board:
             self.busy[backend] -= 1
             self.by_model[(model, backend)] -= 1
 
-    def beat(self, backend: str, now: float) -> None:
-        """A byte of an answer came from the backend."""
+    def lane(self, backend: str) -> Lane:
+        """The backend's lane, in which an exchange notes the bytes that come."""
         lane = self._lanes.get(backend)
-        if lane is not None:
-            lane.last_byte = now
+        if lane is None:
+            lane = self._lanes[backend] = Lane()
+        return lane
 
     def pulse(self, backend: str) -> Pulse:
         """What live traffic says of a backend."""

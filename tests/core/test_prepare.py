@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from gateway.core.catalog import resolve
-from gateway.core.headers import request_head
+from gateway.core.headers import envelope, request_head
 from gateway.core.prepare import prepare, wants_usage
 from gateway.core.types import Backend, Caller, Op, PublicModel, Target
 from tests.core.fleets import call, catalog, rows
@@ -79,10 +79,8 @@ def head(pairs, runtime="vllm", backend=None, length=5):
     text = request_head(
         "POST",
         "/v1/x",
-        "a:1",
-        headers=pairs,
-        runtime=rows(runtime, ""),
-        backend=backend,
+        [(name.encode(), value.encode()) for name, value in pairs],
+        sent=envelope(backend, rows(runtime, "")),
         request_id="rid",
         length=length,
     ).decode()
