@@ -1,29 +1,36 @@
-"""The control side put together: sensors, metrics, access log; and the gateway's own pages."""
+"""The control side put together: sensors, metrics, reload, the demo engine, what is announced.
+
+It runs in the one process of a plain gateway, or in a process of its own beside the workers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from backends import BY_NAME, RUNTIMES
-from gateway.config import Config
+from gateway import __version__
+from gateway.config import Config, ConfigError
+from gateway.control.exposition import State, exposition
 from gateway.control.metrics import Metrics
 from gateway.core.runtime import Runtime
-from gateway.core.types import Fleet, Outcome
-from gateway.logs import AccessLog
+from gateway.core.types import Backend, Fleet
+from gateway.demo.child import DemoEngine, DemoError
 from gateway.sensors.discover import Discoverer
 from gateway.sensors.loop import Sensors
+from gateway.sockets import address
 from gateway.state.board import Board
+from gateway.tasks import Tasks
 
 log = logging.getLogger("portico")
 
-FLUSH_EVERY = 0.1
-"""Seconds between writes of gathered access lines."""
-
 FIRST_LOOK = 3.0
 """Seconds that the first look at all backends may hold the start up. A dead one does not."""
+
+FIXED = ("host", "port", "workers", "tls_cert", "tls_key")
+"""Settings of ``server`` that only a restart changes."""
 
 
 def rows(name: str, variant: str) -> Runtime | None:
@@ -33,27 +40,34 @@ def rows(name: str, variant: str) -> Runtime | None:
 
 
 class Controller:
-    """Feeds fleets to ``see`` and takes Outcomes by ``report``."""
+    """``see(fleet)`` is called with every new fleet, ``configured(config)`` with a configuration
+    that took over; ``load`` reads it again."""
 
     def __init__(
         self,
         config: Config,
+        port: int,
         *,
         board: Board,
-        access: AccessLog,
+        load: Callable[[], Config],
         see: Callable[[Fleet], None],
-        own_ports: set[int],
+        configured: Callable[[Config], None],
     ) -> None:
         self.instance = uuid.uuid4().hex
+        self.config = config
         self.metrics = Metrics()
-        self.metrics.set_in_flight_source(lambda: board.by_model)
-        self._access = access
+        self._port = port
+        self._board = board
+        self._load = load
         self._see = see
-        self._flusher = asyncio.get_running_loop().call_later(FLUSH_EVERY, self._flush)
+        self._configured = configured
+        self._tasks = Tasks()
+        self._demo = DemoEngine()
+        self._extra: tuple[Backend, ...] = ()
         discoverer = None
         if config.discover:
             ports = [port for row in RUNTIMES for port in row.ports]
-            discoverer = Discoverer(ports, own_ports, on_change=log.info)
+            discoverer = Discoverer(ports, {port}, on_change=log.info)
         self.sensors = Sensors(
             config.backends,
             pulse=board.pulse,
@@ -62,26 +76,105 @@ class Controller:
             instance=self.instance,
         )
 
-    def report(self, outcome: Outcome) -> None:
-        self.metrics.observe(outcome)
-        self._access.write(outcome)
-
     def _publish(self, fleet: Fleet) -> None:
+        for name in fleet.backends:
+            self._board.name(name)
         self.metrics.fleet(fleet)
         self._see(fleet)
 
-    def flush(self) -> None:
-        """Hand over the access lines that have gathered."""
-        self._access.flush()
-
-    def _flush(self) -> None:
-        self.flush()
-        self._flusher = asyncio.get_running_loop().call_later(FLUSH_EVERY, self._flush)
-
     async def start(self) -> None:
+        """Look at everything once, and start the demo engine where nothing is found."""
         await self.sensors.start(FIRST_LOOK)
+        if self.config.demo and not self.sensors.fleet.backends:
+            await self._start_demo()
+
+    async def _start_demo(self) -> None:
+        try:
+            url = await self._demo.start()
+        except DemoError as error:
+            log.error("the demo engine did not start: %s", error)
+            return
+        self._extra = (Backend("demo", url, "llamacpp"),)
+        await self.sensors.replace((*self.config.backends, *self._extra))
+        log.info("no engine was found, so the built-in demo engine was started at %s", url)
+
+    def announce(self, models: list[str]) -> None:
+        """Say on the log where the gateway is, what it found and how to try it."""
+        url = address(self.config, self._port)
+        log.info("Portico %s listens on %s", __version__, url)
+        for warning in self.config.warnings:
+            log.warning("%s", warning)
+        for line in summary(self.sensors.fleet, self.config, url, models):
+            log.info("%s", line)
+
+    def asked_to_reload(self) -> None:
+        self._tasks.spawn(self._reload(), "reload")
+
+    async def _reload(self) -> None:
+        """A faulty file changes nothing; a good one takes over without dropping a request."""
+        try:
+            config = await asyncio.to_thread(self._load)
+        except ConfigError as error:
+            self.metrics.reload("failure")
+            for fault in error.faults:
+                log.error("reload refused: %s", fault)
+            log.error("the running configuration was kept; put the faults right and reload again")
+            return
+        self.config = self._settled(config)
+        await self.sensors.replace((*config.backends, *self._extra))
+        self._configured(self.config)
+        self.metrics.reload("success")
+        log.info("reloaded: %d backends, %d public names", len(config.backends), len(config.models))
+
+    def _settled(self, config: Config) -> Config:
+        """The new configuration, less what only a restart can change."""
+        old = {name: getattr(self.config.server, name) for name in FIXED}
+        changed = [name for name in FIXED if getattr(config.server, name) != old[name]]
+        for name in changed:
+            log.warning("server.%s only changes with a restart; the old value stays", name)
+        return replace(config, server=replace(config.server, **old))
+
+    async def page(
+        self, accept: str, states: list[State], in_flight: Mapping[tuple[str, str], int]
+    ) -> tuple[bytes, str]:
+        """The scrape page over all processes: our own counts and the workers' ``states``. Writing
+        it takes milliseconds, so it is done beside the event loop."""
+        total = Metrics()
+        for state in (self.metrics.state(), *states):
+            total.merge(state)
+        total.fleet(self.sensors.fleet)
+        total.set_in_flight_source(lambda: in_flight)
+        return await asyncio.to_thread(exposition, total.snapshot(), accept)
 
     async def close(self) -> None:
-        self._flusher.cancel()
+        await self._tasks.cancel_all()
         await self.sensors.stop()
-        self._access.flush()
+        await self._demo.stop()
+
+
+def summary(fleet: Fleet, config: Config, url: str, models: list[str]) -> list[str]:
+    """What was found and how to try it, for the terminal."""
+    lines = [
+        f"backend {name}: {sight.runtime or 'unknown runtime'} {sight.version} at"
+        f" {fleet.backends[name].url} is {sight.health.value}"
+        + (f" ({sight.detail})" if sight.detail else "")
+        for name, sight in fleet.sights.items()
+    ]
+    if not models:
+        return [*lines, _nothing_yet(config)]
+    lines.append(f"models: {', '.join(models[:20])}{' …' if len(models) > 20 else ''}")
+    key = "" if config.keyring.open else " -H 'Authorization: Bearer YOUR_KEY'"
+    body = f'{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    lines.append(
+        f"try: curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+    )
+    return lines
+
+
+def _nothing_yet(config: Config) -> str:
+    if config.discover:
+        return (
+            "no engine found yet on this host's well-known ports; still looking. Start one, name"
+            " one with --backend http://HOST:PORT, or try --demo"
+        )
+    return "no backend serves a model yet; 'portico doctor' says what is wrong with each"

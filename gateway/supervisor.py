@@ -1,319 +1,223 @@
-"""One gateway from start to end: sockets, signals, reload, drain."""
+"""One gateway from start to end: its sockets, its processes, its signals."""
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import signal
-import socket
-import ssl
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
 
-import psutil
-
-from gateway import __version__
-from gateway.config import Config, ConfigError
-from gateway.control.exposition import exposition
-from gateway.control.metrics import Metrics
-from gateway.control.openapi import document
-from gateway.controller import Controller, rows
-from gateway.core.types import Backend, Doc, Fleet, Op
-from gateway.demo.child import DemoEngine, DemoError
-from gateway.dialects import ROUTES
-from gateway.edge.handler import Tables
-from gateway.edge.ops import Ops
-from gateway.logs import AccessLog
+from gateway.config import Config
+from gateway.processes import Alone, Controlling, Setting, Working
 from gateway.sink import Sink
-from gateway.state.board import Board
-from gateway.tasks import Tasks
-from gateway.worker import Worker
+from gateway.sockets import CannotStart, bind
+from gateway.state.board import Board, Page
 
 log = logging.getLogger("portico")
 
+SHORTEST_LIFE = 1.0
+"""Seconds below which a process that ended is not replaced at once, lest it be a busy loop."""
 
-class CannotStart(Exception):
-    """The gateway cannot serve; the text says why and which option would help."""
+PAUSE = 0.5
+"""Seconds by which the replacement of a process that keeps ending is put off."""
 
+WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to an address, not yet listening. Raises CannotStart."""
-    try:
-        infos = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except OSError as error:
-        raise CannotStart(
-            f"server.host: '{host}' is no address of this host ({error.strerror or error});"
-            " use --host with one that is, such as 127.0.0.1 or 0.0.0.0"
-        ) from None
-    sockets: list[socket.socket] = []
-    for family, kind, proto, _, address in dict.fromkeys(infos):
-        sock = socket.socket(family, kind, proto)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            sock.bind(address)
-            sock.listen(2048)
-        except OSError as error:
-            sock.close()
-            for other in sockets:
-                other.close()
-            raise CannotStart(_why_not(host, port, error)) from None
-        sockets.append(sock)
-    return sockets
-
-
-def _why_not(host: str, port: int, error: OSError) -> str:
-    if error.errno == 98:
-        return (
-            f"port {port} on {host} is taken by {holder(port)};"
-            " choose another with --port, or stop that program"
-        )
-    if error.errno == 13:
-        return f"port {port} needs privileges; choose one above 1023 with --port"
-    return f"cannot listen on {host}:{port}: {error.strerror}; see --host and --port"
-
-
-def holder(port: int) -> str:
-    """Which program listens on a port of this host, in words."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,):
-                if connection.pid is None:
-                    break
-                command = " ".join(psutil.Process(connection.pid).cmdline())[:120]
-                return f"process {connection.pid} ({command})"
-    except (psutil.Error, OSError):
-        return "another program (which one cannot be seen without more rights)"
-    return "another program"
-
-
-def tls_context(config: Config) -> ssl.SSLContext | None:
-    server = config.server
-    if server.tls_cert is None or server.tls_key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(server.tls_cert, server.tls_key)
-    return context
-
-
-class Gateway:
-    """The running gateway. ``load`` reads the configuration again for a reload."""
-
-    def __init__(self, config: Config, load: Callable[[], Config], sink: Sink) -> None:
-        self._config = config
-        self._load = load
-        self._sink = sink
-        self._board = Board()
-        self._demo = DemoEngine()
-        self._extra: tuple[Backend, ...] = ()
-        self._tasks = Tasks()
-        self._stop = asyncio.Event()
-        self._sockets = bind(config.server.host, config.server.port)
-        self.port: int = self._sockets[0].getsockname()[1]
-        self._controller = Controller(
-            config,
-            board=self._board,
-            access=AccessLog(sink, config.log_format),
-            see=self._see,
-            own_ports={self.port},
-        )
-        self._worker = Worker(
-            config,
-            board=self._board,
-            senses=self,
-            report=self._controller.report,
-            own_pages=Ops(self),
-            rows=rows,
-        )
-
-    # --- what the pages ask
-
-    @property
-    def instance(self) -> str:
-        return self._controller.instance
-
-    @property
-    def tables(self) -> Tables:
-        return self._worker.handler.tables
-
-    @property
-    def fleet(self) -> Fleet:
-        return self._controller.sensors.fleet
-
-    @property
-    def draining(self) -> bool:
-        return self._worker.handler.draining
-
-    async def metrics(self, accept: str) -> tuple[bytes, str]:
-        """The scrape page. Writing it takes milliseconds, so streams must not wait for it."""
-        return await asyncio.to_thread(exposition, self._metrics.snapshot(), accept)
-
-    def openapi(self) -> Doc:
-        return document(__version__, ROUTES)
-
-    @property
-    def _metrics(self) -> Metrics:
-        return self._controller.metrics
-
-    # --- what the data plane tells
-
-    def trouble(self, name: str, detail: str) -> None:
-        self._controller.sensors.trouble(name, detail)
-
-    def learned(self, name: str, model_id: str, op: Op) -> None:
-        self._controller.sensors.learned(name, model_id, op)
-
-    def stale(self, name: str) -> None:
-        self._controller.sensors.stale(name)
-
-    def _see(self, fleet: Fleet) -> None:
-        self._worker.see(fleet)
-
-    # --- life
-
-    async def run(self) -> None:
-        """Serve until a signal ends it."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
-        try:
-            await self._controller.start()
-            if self._config.demo and not self._any_engine():
-                await self._start_demo()
-            await self._worker.listen(self._sockets, tls_context(self._config))
-            self._announce()
-            await self._stop.wait()
-            await self._drain()
-        finally:
-            await self._tasks.cancel_all()
-            await self._worker.close()
-            await self._controller.close()
-            await self._demo.stop()
-
-    def _any_engine(self) -> bool:
-        return bool(self.fleet.backends)
-
-    async def _start_demo(self) -> None:
-        try:
-            url = await self._demo.start()
-        except DemoError as error:
-            log.error("the demo engine did not start: %s", error)
-            return
-        self._extra = (Backend("demo", url, "llamacpp"),)
-        await self._controller.sensors.replace((*self._config.backends, *self._extra))
-        log.info("no engine was found, so the built-in demo engine was started at %s", url)
-
-    def _announce(self) -> None:
-        config = self._config
-        scheme = "https" if config.server.tls_cert else "http"
-        host = config.server.host if config.server.host not in ("0.0.0.0", "::") else "127.0.0.1"
-        host = f"[{host}]" if ":" in host else host
-        url = f"{scheme}://{host}:{self.port}"
-        log.info("Portico %s listens on %s", __version__, url)
-        for warning in config.warnings:
-            log.warning("%s", warning)
-        for line in summary(self.fleet, config, url, list(self.tables.catalog.listed)):
-            log.info("%s", line)
-
-    def _asked_to_stop(self, number: int) -> None:
-        if self._stop.is_set():
-            log.warning("second signal: leaving at once; requests in flight are cut")
-            self._controller.flush()
-            self._sink.close()
-            os._exit(0)
-        log.info(
-            "%s: draining; requests in flight may finish within %g s",
-            signal.Signals(number).name,
-            self._config.server.drain_timeout,
-        )
-        self._stop.set()
-
-    async def _drain(self) -> None:
-        if await self._worker.drain(self._config.server.drain_timeout):
-            log.info("drained; bye")
-        else:
-            log.warning(
-                "server.drain_timeout is over; %d requests are cut", self._worker.handler.active
-            )
-
-    def _asked_to_reload(self) -> None:
-        self._tasks.spawn(self._reload(), "reload")
-
-    async def _reload(self) -> None:
-        """A faulty file changes nothing; a good one takes over without dropping a request."""
-        try:
-            config = await asyncio.to_thread(self._load)
-        except ConfigError as error:
-            self._metrics.reload("failure")
-            for fault in error.faults:
-                log.error("reload refused: %s", fault)
-            log.error("the running configuration was kept; put the faults right and reload again")
-            return
-        old = self._config.server
-        if (config.server.host, config.server.port) != (old.host, old.port):
-            log.warning("server.host and server.port only change with a restart")
-            server = replace(config.server, host=old.host, port=old.port)
-            config = replace(config, server=server)
-        self._config = config
-        await self._controller.sensors.replace((*config.backends, *self._extra))
-        self._worker.configure(config)
-        self._metrics.reload("success")
-        log.info("reloaded: %d backends, %d public names", len(config.backends), len(config.models))
-
-
-def summary(fleet: Fleet, config: Config, url: str, models: list[str]) -> list[str]:
-    """What was found and how to try it, for the terminal."""
-    lines = [
-        f"backend {name}: {sight.runtime or 'unknown runtime'} {sight.version} at"
-        f" {fleet.backends[name].url} is {sight.health.value}"
-        + (f" ({sight.detail})" if sight.detail else "")
-        for name, sight in fleet.sights.items()
-    ]
-    if not models:
-        return [*lines, _nothing_yet(config)]
-    lines.append(f"models: {', '.join(models[:20])}{' …' if len(models) > 20 else ''}")
-    key = "" if config.keyring.open else " -H 'Authorization: Bearer YOUR_KEY'"
-    body = f'{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
-    lines.append(
-        f"try: curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
-    )
-    return lines
-
-
-def _nothing_yet(config: Config) -> str:
-    if config.discover:
-        return (
-            "no engine found yet on this host's well-known ports; still looking. Start one, name"
-            " one with --backend http://HOST:PORT, or try --demo"
-        )
-    return "no backend serves a model yet; 'portico doctor' says what is wrong with each"
+CONTROL = -1
+"""The control process's number; workers count from 0."""
 
 
 def serve(config: Config, load: Callable[[], Config], sink: Sink) -> int:
     """Run the gateway to its end. Returns the exit status."""
-
-    async def main() -> None:
-        await Gateway(config, load, sink).run()
-
     try:
-        _run(main)
+        setting = Setting(config, load, sink, bind(config.server.host, config.server.port))
     except CannotStart as error:
         print(f"portico: {error}", file=sys.stderr)  # noqa: T201 - the terminal is the reader
         return 1
-    return 0
+    workers = worker_count(config)
+    if workers == 1:
+        run_loop(lambda: Alone(setting).run())
+        return 0
+    return Supervisor(setting, workers).run()
 
 
-def _run(main: Callable[[], object]) -> None:
+def worker_count(config: Config) -> int:
+    """How many workers: as configured, or one for each core this process may use."""
+    workers = config.server.workers
+    return len(os.sched_getaffinity(0)) if workers == "auto" else int(workers)
+
+
+def run_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run ``main`` on uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:
-        asyncio.run(main())  # type: ignore[arg-type]
+        asyncio.run(main())
         return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())  # type: ignore[arg-type]
+        runner.run(_begin(main))
+
+
+async def _begin(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    await main()
+
+
+class FileLock:
+    """A lock that ends with the process that holds it: a semaphore would stay taken for ever when
+    a worker is killed between taking and giving."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+
+class Supervisor:
+    """Forks the control process and the workers, replaces those that die, and passes signals on.
+    It runs no event loop itself, so that what it forks begins clean."""
+
+    def __init__(self, setting: Setting, workers: int) -> None:
+        self._setting = setting
+        self._workers = workers
+        self._place = tempfile.TemporaryDirectory(prefix="portico-")
+        self._path = str(Path(self._place.name) / "control")
+        self._page = Page(workers, FileLock(Path(self._place.name) / "lock"))
+        self._pids: dict[int, int] = {}
+        self._born: dict[int, float] = {}
+        self._stopping = False
+        self._announced = False
+
+    def run(self) -> int:
+        # Through a pipe, since the log's thread may be the one that a signal is delivered to.
+        incoming, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        for watched in WATCHED:
+            signal.signal(watched, lambda *_: None)
+        try:
+            for number in (CONTROL, *range(self._workers)):
+                self._start(number)
+            while self._pids:
+                for signum in os.read(incoming, 64):
+                    self._act(signum)
+        finally:
+            self._place.cleanup()
+        return 0
+
+    def _act(self, signum: int) -> None:
+        if signum == signal.SIGCHLD:
+            self._reap()
+        elif signum == signal.SIGHUP:
+            self._pass_on(signal.SIGHUP, CONTROL)
+        else:
+            self._asked_to_stop()
+
+    def _start(self, number: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._live(number)
+        self._pids[number] = pid
+        self._born[number] = time.monotonic()
+
+    def _live(self, number: int) -> NoReturn:
+        """The forked process's whole life."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for one in WATCHED:
+                signal.signal(one, signal.SIG_DFL)
+            for one in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(one, signal.SIG_IGN)  # a terminal sends them to the whole group
+            board = Board(self._page, max(number, 0))
+            if number == CONTROL:
+                announce = not self._announced
+                run_loop(lambda: Controlling(self._setting, board, announce).run(self._path))
+            else:
+                run_loop(lambda: Working(self._setting, board).run(self._path))
+            status = 0
+        except BaseException:
+            log.exception("process %d ended by a fault of ours", os.getpid())
+        finally:
+            self._setting.sink.close()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        numbers = {pid: number for number, pid in self._pids.items()}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in numbers:
+                self._buried(numbers[pid], status)
+
+    def _buried(self, number: int, status: int) -> None:
+        del self._pids[number]
+        if number != CONTROL:
+            self._page.clear(number)
+        if self._stopping:
+            self._next_to_stop()
+            return
+        self._announced = True
+        who = "the control process" if number == CONTROL else f"worker {number}"
+        log.error(
+            "%s ended unexpectedly (%s) and is replaced",
+            who,
+            _ending(status),
+        )
+        if time.monotonic() - self._born[number] < SHORTEST_LIFE:
+            time.sleep(PAUSE)
+        self._start(number)
+
+    def _asked_to_stop(self) -> None:
+        if self._stopping:
+            log.warning("second signal: leaving at once; requests in flight are cut")
+            for number in list(self._pids):
+                self._pass_on(signal.SIGKILL, number)
+            return
+        self._stopping = True
+        log.info(
+            "draining: requests in flight may finish within %g s",
+            self._setting.config.server.drain_timeout,
+        )
+        for number in list(self._pids):
+            if number != CONTROL:
+                self._pass_on(signal.SIGTERM, number)
+        self._next_to_stop()
+
+    def _next_to_stop(self) -> None:
+        """The control process goes last, so that the others' counts can be scraped to the end."""
+        if set(self._pids) == {CONTROL}:
+            self._pass_on(signal.SIGTERM, CONTROL)
+        elif not self._pids:
+            log.info("drained; bye")
+
+    def _pass_on(self, signum: signal.Signals, number: int) -> None:
+        if number in self._pids:
+            os.kill(self._pids[number], signum)
+
+
+def _ending(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"status {os.waitstatus_to_exitcode(status)}"

@@ -1,9 +1,8 @@
-"""The data plane put together: sockets, server, pool, handler. Given tables, it answers."""
+"""The data plane put together: sockets, server, pool, handler, its counts and its log lines."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 import time
@@ -11,52 +10,74 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.config import Config
-from gateway.core.catalog import Rows, build
+from gateway.control.metrics import Metrics
+from gateway.controller import rows
+from gateway.core.catalog import build
 from gateway.core.types import Fleet, Outcome, PublicModel
 from gateway.edge.attempts import Senses
 from gateway.edge.front import FrontServer
 from gateway.edge.handler import Handler, OwnPages
 from gateway.edge.upstream import Pool
+from gateway.logs import AccessLog
 from gateway.policies import POLICIES
+from gateway.sockets import BACKLOG
 from gateway.state.board import Board
-
-log = logging.getLogger("portico")
 
 POLL = 0.05
 """Seconds between looks at what is still in flight while draining."""
 
+HOUSEKEEPING = 0.1
+"""Seconds between writes of gathered access lines and of this process's traffic to the page."""
+
+NOTHING = Fleet(0, 0.0, {}, {})
+
 
 class Worker:
-    """One data-plane process's insides. The controller gives it fleets, the supervisor its
-    configuration and its sockets."""
+    """Given a configuration and fleets, it answers on its sockets."""
 
     def __init__(
         self,
-        config: Config,
         *,
         board: Board,
+        access: AccessLog,
         senses: Senses,
-        report: Callable[[Outcome], None],
         own_pages: OwnPages,
-        rows: Rows,
+        made: Callable[[str, str], None],
     ) -> None:
-        loop = asyncio.get_running_loop()
-        self._loop = loop
-        self._rows = rows
+        self._loop = asyncio.get_running_loop()
+        self.metrics = Metrics()
+        self.fleet = NOTHING
+        self.reported = 0
+        self._access = access
+        self._board = board
         self._public: tuple[PublicModel, ...] = ()
-        self._fleet = Fleet(0, time.monotonic(), {}, {})
-        self._pool = Pool(loop)
+        self._pool = Pool(self._loop)
         self._servers: list[asyncio.Server] = []
         self.handler = Handler(
-            loop=loop,
+            loop=self._loop,
             pool=self._pool,
             board=board,
             senses=senses,
-            report=report,
+            report=self._report,
             own_pages=own_pages,
+            made=made,
         )
-        self._front = FrontServer(self.handler, loop)
-        self.configure(config)
+        self._front = FrontServer(self.handler, self._loop)
+        self._chores = self._loop.call_later(HOUSEKEEPING, self._do_chores)
+
+    def _report(self, outcome: Outcome) -> None:
+        self.reported += 1
+        self.metrics.observe(outcome)
+        self._access.write(outcome)
+
+    def _do_chores(self) -> None:
+        self.flush()
+        self._board.show()
+        self._chores = self._loop.call_later(HOUSEKEEPING, self._do_chores)
+
+    def flush(self) -> None:
+        """Hand over the access lines that have gathered."""
+        self._access.flush()
 
     def configure(self, config: Config) -> None:
         """Take over a configuration; requests under way keep the tables they began with."""
@@ -69,24 +90,30 @@ class Worker:
             max_body=config.server.max_body,
             stream_usage=config.server.stream_usage,
         )
-        self.see(self._fleet)
+        self.see(self.fleet)
 
     def see(self, fleet: Fleet) -> None:
         """Take over what the sensors saw."""
-        gone = {b.url for b in self._fleet.backends.values()} - {
-            b.url for b in fleet.backends.values()
-        }
-        self._fleet = fleet
-        catalog = build(fleet, self._public, self._rows)
+        kept = {backend.url for backend in fleet.backends.values()}
+        gone = {backend.url for backend in self.fleet.backends.values()} - kept
+        self.fleet = fleet
+        catalog = build(fleet, self._public, rows)
         self.handler.tables = replace(self.handler.tables, catalog=catalog)
         if gone:
-            self._pool.forget(gone)
+            self._pool.forget(kept)
 
     async def listen(self, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
         """Begin to accept."""
         for sock in sockets:
-            server = await self._loop.create_server(self._front, sock=sock, ssl=tls, backlog=2048)
+            server = await self._loop.create_server(
+                self._front, sock=sock, ssl=tls, backlog=BACKLOG
+            )
             self._servers.append(server)
+
+    @property
+    def models(self) -> list[str]:
+        """The names that are listed now."""
+        return list(self.handler.tables.catalog.listed)
 
     async def drain(self, within: float) -> bool:
         """Refuse new requests and wait for those under way, for ``within`` seconds. The sockets
@@ -103,3 +130,5 @@ class Worker:
             server.close()
         await self._front.shutdown(timeout=0.2)
         self._pool.close()
+        self._chores.cancel()
+        self.flush()

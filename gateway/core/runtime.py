@@ -216,6 +216,7 @@ FALLBACK_RULES: tuple[Rule, ...] = (
     Rule(Verdict.OVERLOADED, status=(429,), why="INTERFACE 7: an engine's 429"),
     Rule(Verdict.ENGINE, status=(424,), why="INTERFACE 7: 424"),
     Rule(Verdict.OVERLOADED, status=(503, 529), why="no room, or not ready"),
+    Rule(Verdict.OVERLOADED, status=(500,), text="overloaded", why="an error event with no number"),
     Rule(Verdict.UNSUPPORTED, status=(501,), why="RFC 9110 15.6.2"),
     Rule(Verdict.ENGINE, status=(500, 502, 504), why="a server error that no rule excuses"),
     Rule(Verdict.AUTH, status=(401, 403), why="our key for the engine"),

@@ -93,13 +93,16 @@ def fault_in(event: Any, own: EventFault = _no_fault) -> tuple[int, str] | None:
     ``{"object": "error", …}``, ``response.failed``, or the runtime's own."""
     if not isinstance(event, dict):
         return None
+    known = own(event)
+    if known is not None:
+        return known
     if event.get("type") == "response.failed":
         response = event.get("response")
         return _described(response.get("error") if isinstance(response, dict) else None, event)
     error = event.get("error")
     if error or event.get("type") == "error" or event.get("object") == "error":
         return _described(error, event)
-    return own(event)
+    return None
 
 
 def _described(error: Any, event: dict[str, Any]) -> tuple[int, str]:
@@ -112,8 +115,34 @@ def _described(error: Any, event: dict[str, Any]) -> tuple[int, str]:
     ) else "the engine gave no reason"
 
 
+STATUS_OF = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""What Anthropic's and OpenAI's names of errors would have been as a status: the events of
+``/v1/messages`` and ``/v1/responses`` carry no number."""
+
+
 def _status(*places: dict[str, Any]) -> int:
-    """The first thing that looks like an HTTP error status."""
+    """The first thing that looks like an HTTP error status, or the name of one."""
+    return _number(places) or _named(places)
+
+
+def _named(places: tuple[dict[str, Any], ...]) -> int:
+    names = (place.get(key) for place in places for key in ("code", "type"))
+    found = (STATUS_OF.get(name, 0) for name in names if isinstance(name, str))
+    return next(filter(None, found), 0)
+
+
+def _number(places: tuple[dict[str, Any], ...]) -> int:
     for place in places:
         for key in ("code", "status", "status_code", "http_status_code"):
             value = place.get(key)
@@ -213,38 +242,91 @@ def _lines(text: bytes) -> Iterator[tuple[int, bytes]]:
         start = end + 1
 
 
-OPENINGS = (
-    b'data: {"error"',
-    b'data:{"error"',
-    b'data: {"object":"error"',
-    b'data: {"object": "error"',
-    b'data: {"type":"error"',
-    b'data: {"type": "error"',
-    b"event: error",
-    b"event:error",
-    b'{"error"',
+BOM = b"\xef\xbb\xbf"
+
+FAULT_NAMES = (b"error", b"response.failed")
+"""What names an error, as the name of an event or as its ``type`` or ``object``."""
+
+FAULT_KEYS = (b"error", b"message", b"code", b"detail", b"status", b"status_code")
+NAMING_KEYS = (b"type", b"object")
+
+_FIRST_MEMBER = re.compile(
+    rb"\s*\{?\s*(?:\"(?P<key>\w*)(?:(?P<whole>\")\s*:?\s*(?:\"(?P<name>[\w.]*)(?P<end>\")?)?)?)?"
 )
-"""How the first event of a stream begins when it is an error, over all runtimes' recordings."""
+"""The beginning of an object, as far as it has come."""
 
 
 def could_be_fault(beginning: bytes) -> bool:
     """Whether an incomplete first event may still turn out to be an error: only then is it worth
-    holding it back until the rest has come."""
-    text = beginning.lstrip(b"\r\n")
-    return any(text.startswith(opening) or opening.startswith(text) for opening in OPENINGS)
+    holding it back until the rest has come. Its first member tells: regular events begin with an
+    id, a model, their choices, or a type of their own."""
+    *lines, last = _opening(beginning).split(b"\n")
+    if any(line.startswith((b"event:", b"data:")) and not _line_could(line) for line in lines):
+        return False
+    return _line_could(last)
+
+
+def _opening(data: bytes) -> bytes:
+    return data.removeprefix(BOM).replace(b"\r\n", b"\n").lstrip(b"\r\n")
+
+
+def _line_could(line: bytes) -> bool:
+    field, colon, value = line.partition(b":")
+    if line[:1] == b"{":
+        return _object_could(line)
+    if not colon:
+        return any(name.startswith(line) for name in (b"data", b"event", b"id", b"retry", BOM))
+    if field == b"event":
+        return any(name.startswith(value.strip()) for name in FAULT_NAMES)
+    return field in (b"id", b"retry") or (field == b"data" and _object_could(value))
+
+
+def _object_could(text: bytes) -> bool:
+    match = _FIRST_MEMBER.match(text)
+    if match is None or match["key"] is None:
+        return not text.strip(b" \t{")
+    key, name = match["key"], match["name"]
+    if not match["whole"]:
+        return any(known.startswith(key) for known in (*FAULT_KEYS, *NAMING_KEYS))
+    if key not in NAMING_KEYS:
+        return key in FAULT_KEYS
+    return (
+        any(known.startswith(name or b"") for known in FAULT_NAMES)
+        if not match["end"]
+        else name in FAULT_NAMES
+    )
 
 
 def first_event(data: bytes, separator: bytes) -> bytes | None:
-    """The first event of a stream, None while it is incomplete."""
-    text = data.lstrip(b"\r\n").replace(b"\r\n", b"\n")
+    """The first event of a stream, None while it is incomplete. Comments that came with it, which
+    only keep a connection awake, are passed over."""
+    text = _opening(data)
     end = text.find(separator)
+    while end >= 0 and _only_comment(text[:end]) and text[end + len(separator) :]:
+        text = text[end + len(separator) :].lstrip(b"\n")
+        end = text.find(separator)
     return None if end < 0 else text[: end + len(separator)]
+
+
+def _only_comment(event: bytes) -> bool:
+    return all(line.startswith((b":", b"retry:")) for line in event.split(b"\n"))
 
 
 def first_fault(event: bytes, own: EventFault = _no_fault) -> tuple[int, str] | None:
     """(status, message) if the complete first event is an error."""
-    for line in event.splitlines():
-        found = fault_in(parse(payload_of(line)), own)
+    lines = event.splitlines()
+    payloads = [payload for payload in map(payload_of, lines) if payload]
+    for text in (*payloads, b"\n".join(payloads)):
+        found = fault_in(parse(text), own)
         if found is not None:
             return found
+    if any(line.replace(b" ", b"") == b"event:error" for line in lines):
+        return _told(b"\n".join(payloads))
     return None
+
+
+def _told(text: bytes) -> tuple[int, str]:
+    """What an event named ``error`` says that has no ``error`` in it."""
+    doc = parse(text)
+    plain = text.decode("utf-8", "replace")
+    return _described(None, doc) if isinstance(doc, dict) else _described(plain, {})

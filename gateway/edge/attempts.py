@@ -14,11 +14,12 @@ from gateway.core.catalog import Place
 from gateway.core.errors import KINDS, Refusal
 from gateway.core.fit import unsupported
 from gateway.core.headers import request_head
-from gateway.core.plan import Plan, takes
+from gateway.core.plan import Plan, limit, takes
 from gateway.core.prepare import Prepared, prepare, wants_usage
 from gateway.core.runtime import Verdict
 from gateway.core.types import Call, Caller, Op
 from gateway.dialects import DIALECTS
+from gateway.dialects.stream import parse
 from gateway.dialects.strip import UsageStrip
 from gateway.edge.account import Account
 from gateway.edge.body import Upload
@@ -102,7 +103,10 @@ class Attempts:
         account.attempts += 1
         account.backend = name
         account.upstream_model = place.asked or errand.call.model
-        ticket = self._board.enter(account.label, name, time.monotonic())
+        ticket = self._board.enter(account.label, name, time.monotonic(), limit(place))
+        if ticket is None:
+            # Another process was quicker between the plan and now.
+            return Result(End.BROKEN, "full", "it is full"), False
         try:
             return await self._connected(errand, place, prepared)
         finally:
@@ -282,6 +286,13 @@ def _own_answer(errand: Errand, place: Place, result: Result) -> web.StreamRespo
             " Try again after the time in Retry-After.",
             headers=extra,
         )
+    if result.told and not _explains(result.body):
+        raise Refusal(
+            "backend_unreachable",
+            f"The engine of '{place.backend.name}' failed before its answer began (it says:"
+            f" {result.text}). Try again, and if it stays so ask whoever runs the engine.",
+            headers=extra,
+        )
     account.status = result.status
     headers = {"Content-Type": "application/json"} if result.told else {}
     if result.status in (429, 503):
@@ -295,10 +306,22 @@ def _own_answer(errand: Errand, place: Place, result: Result) -> web.StreamRespo
     )
 
 
+def _explains(event: bytes) -> bool:
+    """Whether an event can stand as the body of an error answer."""
+    doc = parse(event)
+    return isinstance(doc, dict) and bool({"error", "message"} & doc.keys())
+
+
 def _unreached(given_up: GivenUp) -> Refusal:
     """No backend gave any answer: 504 when the last one was too slow, else 502."""
     told = "; ".join(f"'{place.backend.name}': {result.text}" for place, result in given_up)
     place, last = given_up[-1]
+    if last.reason == "full":
+        return Refusal(
+            "overloaded",
+            f"Every backend of this model is full ({told}). Try again after the time in"
+            " Retry-After.",
+        )
     return Refusal(
         "backend_timeout" if last.reason == "timeout" else "backend_unreachable",
         f"No answer came from the engine ({told}). The request was well received here; try again,"

@@ -28,7 +28,7 @@ from gateway.edge.front import Relayed
 from gateway.edge.refuse import internal, not_allowed, refused
 from gateway.edge.upstream import Pool
 from gateway.state.board import Board
-from gateway.state.makers import Makers
+from gateway.state.makers import Makers, id_in
 
 log = logging.getLogger("portico.edge")
 
@@ -66,6 +66,7 @@ class Handler:
         senses: Senses,
         report: Callable[[Outcome], None],
         own_pages: OwnPages,
+        made: Callable[[str, str], None],
     ) -> None:
         self.tables = Tables()
         self.draining = False
@@ -74,7 +75,8 @@ class Handler:
         self._report = report
         self._own_pages = own_pages
         self._attempts = Attempts(loop, pool, board, senses)
-        self._makers = Makers()
+        self.makers = Makers()
+        self._made = made
         self._turn = 0
         self._dice = random.Random()  # noqa: S311 - spreads load, guards nothing
 
@@ -154,12 +156,19 @@ class Handler:
         errand = Errand(request, call, caller, upload, account)
         answer = await self._attempts.run(errand, found, tables.stream_usage)
         if call.op is Op.RESPONSES and account.watch is not None:
-            self._makers.note(account.watch.head, account.backend)
+            self._remember(account.watch.head, account.backend)
         return answer
+
+    def _remember(self, head: bytes, backend: str) -> None:
+        """Keep in mind, here and in the other processes, who made a response."""
+        response_id = id_in(head)
+        if response_id:
+            self.makers.remember(response_id, backend)
+            self._made(response_id, backend)
 
     def _maker(self, route: Route, tail: str) -> str:
         """The backend that a call by id must go to, while that backend is there."""
-        name = self._makers.of(tail) if route.op is Op.RESPONSES_BY_ID else ""
+        name = self.makers.of(tail) if route.op is Op.RESPONSES_BY_ID else ""
         return name if name in self.tables.catalog.by_backend else ""
 
     async def _read(

@@ -314,6 +314,9 @@ class Pool:
         worn = origin.uses is not None and connection.used >= origin.uses
         room = len(origin.free) < self.MOST_FREE
         if connection.open and connection.reusable and room and not worn:
+            # The end of an answer may have come while its reader was slow: a connection that is
+            # not read would neither hear the next answer nor notice that the engine closed it.
+            connection.resume()
             connection.idle_since = time.monotonic()
             origin.free.append(connection)
         else:

@@ -1,62 +1,141 @@
-"""Requests in flight, by backend and by model: written by the data plane, read by everybody."""
+"""Requests in flight, by backend and by model: each data-plane process writes its own row of a
+shared page, and everybody reads the sums."""
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from gateway.core.types import Pulse
 
+MOST_BACKENDS = 1024
+"""Columns of the page. Backends over that (ever seen in one life) are not counted."""
+
 
 @dataclass(slots=True)
 class Lane:
-    """One backend's requests in flight: when each was sent, and when a byte last came."""
+    """One backend's requests of this process: when each was sent, when a byte last came."""
 
+    column: int
     starts: dict[int, float] = field(default_factory=dict)
     last_byte: float = 0.0
 
 
+class Page:
+    """Memory that forked processes share: a row for each of ``rows`` writers, a column for each
+    backend. ``lock`` guards what must not be exceeded by two writers at once."""
+
+    __slots__ = ("_bytes", "counts", "last", "lock", "oldest", "rows")
+
+    def __init__(self, rows: int, lock: AbstractContextManager[object] | None = None) -> None:
+        size = rows * MOST_BACKENDS
+        self._bytes = mmap.mmap(-1, 3 * 8 * size)
+        view = memoryview(self._bytes)
+        self.rows = rows
+        self.counts = view[: 8 * size].cast("q")
+        self.oldest = view[8 * size : 16 * size].cast("d")
+        self.last = view[16 * size :].cast("d")
+        self.lock: AbstractContextManager[object] = lock or nullcontext()
+
+    def total(self, column: int) -> int:
+        """Requests in flight at a backend, over all writers."""
+        start = column * self.rows
+        return self.counts[start] if self.rows == 1 else sum(self.counts[start : start + self.rows])
+
+    def clear(self, row: int) -> None:
+        """Forget what a writer that died had in flight."""
+        for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
+            self.counts[cell] = 0
+            self.oldest[cell] = 0.0
+
+
+class Busy(Mapping[str, int]):
+    """Requests in flight by backend name, live."""
+
+    __slots__ = ("_columns", "_page")
+
+    def __init__(self, page: Page, columns: Mapping[str, int]) -> None:
+        self._page = page
+        self._columns = columns
+
+    def __getitem__(self, name: str) -> int:
+        return self._page.total(self._columns[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
 class Board:
-    """``busy`` is live: requests in flight by backend name (0 for one that had some)."""
+    """One process's hand on the page. ``columns`` says which backend has which column: the control
+    process gives them out, so that all processes mean the same."""
 
-    __slots__ = ("_lanes", "_next", "busy", "by_model")
+    __slots__ = ("_lanes", "_next", "_page", "_row", "busy", "by_model", "columns")
 
-    def __init__(self) -> None:
-        self.busy: dict[str, int] = {}
-        self.by_model: dict[tuple[str, str], int] = {}
+    def __init__(self, page: Page | None = None, row: int = 0) -> None:
+        self._page = page or Page(1)
+        self._row = row
         self._lanes: dict[str, Lane] = {}
         self._next = 0
+        self.columns: dict[str, int] = {}
+        self.busy = Busy(self._page, self.columns)
+        self.by_model: dict[tuple[str, str], int] = {}
 
-    def enter(self, model: str, backend: str, now: float) -> int:
-        """Count one request in; returns the ticket to ``leave`` with."""
+    def name(self, backend: str) -> int:
+        """The backend's column, given out at first sight."""
+        return self.columns.setdefault(backend, min(len(self.columns), MOST_BACKENDS - 1))
+
+    def lane(self, backend: str) -> Lane:
+        """The backend's lane, in which an exchange notes the bytes that come."""
+        lane = self._lanes.get(backend)
+        if lane is None:
+            lane = self._lanes[backend] = Lane(self.name(backend))
+        return lane
+
+    def enter(self, model: str, backend: str, now: float, limit: int | None = None) -> int | None:
+        """Count one request in; returns the ticket to ``leave`` with, or None when ``limit``
+        requests are in flight there already, over all processes."""
+        lane = self.lane(backend)
+        if limit is None:
+            self._count(lane, 1)
+        else:
+            with self._page.lock:
+                if self._page.total(lane.column) >= limit:
+                    return None
+                self._count(lane, 1)
         self._next += 1
-        self.busy[backend] = self.busy.get(backend, 0) + 1
+        lane.starts[self._next] = now
         key = (model, backend)
         self.by_model[key] = self.by_model.get(key, 0) + 1
-        self.lane(backend).starts[self._next] = now
         return self._next
 
     def leave(self, ticket: int, model: str, backend: str) -> None:
         """Count one request out."""
         lane = self._lanes[backend]
         if lane.starts.pop(ticket, None) is not None:
-            self.busy[backend] -= 1
+            self._count(lane, -1)
             self.by_model[(model, backend)] -= 1
 
-    def lane(self, backend: str) -> Lane:
-        """The backend's lane, in which an exchange notes the bytes that come."""
-        lane = self._lanes.get(backend)
-        if lane is None:
-            lane = self._lanes[backend] = Lane()
-        return lane
+    def _count(self, lane: Lane, step: int) -> None:
+        self._page.counts[lane.column * self._page.rows + self._row] += step
+
+    def show(self) -> None:
+        """Write what the sensors want to know of this process's traffic onto the page."""
+        for lane in self._lanes.values():
+            cell = lane.column * self._page.rows + self._row
+            self._page.oldest[cell] = next(iter(lane.starts.values()), 0.0)
+            self._page.last[cell] = lane.last_byte
 
     def pulse(self, backend: str) -> Pulse:
-        """What live traffic says of a backend."""
-        lane = self._lanes.get(backend)
-        if lane is None:
-            return Pulse()
-        oldest = next(iter(lane.starts.values()), 0.0)
-        return Pulse(len(lane.starts), oldest, lane.last_byte)
-
-    @property
-    def in_flight(self) -> int:
-        return sum(self.busy.values())
+        """What live traffic says of a backend, over all processes."""
+        self.show()
+        page, start = self._page, self.name(backend) * self._page.rows
+        end = start + page.rows
+        oldest = [when for when in page.oldest[start:end] if when]
+        return Pulse(
+            page.total(start // page.rows), min(oldest, default=0.0), max(page.last[start:end])
+        )

@@ -11,6 +11,12 @@ MOST = 10_000
 _ID = re.compile(rb'"id": ?"(resp_[A-Za-z0-9_-]{1,200})"')
 
 
+def id_in(head: bytes) -> str:
+    """The id of the response whose answer begins with ``head``, '' if it has none."""
+    match = _ID.search(head)
+    return match.group(1).decode() if match else ""
+
+
 class Makers:
     """Response id -> backend name, bounded."""
 
@@ -19,12 +25,8 @@ class Makers:
     def __init__(self) -> None:
         self._found: OrderedDict[str, str] = OrderedDict()
 
-    def note(self, head: bytes, backend: str) -> None:
-        """Remember who made the response whose answer begins with ``head``."""
-        match = _ID.search(head)
-        if match is None:
-            return
-        self._found[match.group(1).decode()] = backend
+    def remember(self, response_id: str, backend: str) -> None:
+        self._found[response_id] = backend
         if len(self._found) > MOST:
             self._found.popitem(last=False)
 
