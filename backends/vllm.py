@@ -230,7 +230,7 @@ GUIDED: Mapping[str, str] = {
 def _guided(doc: Doc) -> Mapping[str, Any]:
     """The old names are ignored in silence, which would leave the text unconstrained. They stay
     beside the new one, for engines of before the change. What says it the new way is believed."""
-    if doc.get("structured_outputs") is not None:
+    if doc.keys().isdisjoint(GUIDED) or doc.get("structured_outputs") is not None:
         return {}
     asked = {new: doc[old] for old, new in GUIDED.items() if doc.get(old) is not None}
     return {"structured_outputs": asked} if asked else {}

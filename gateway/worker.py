@@ -89,6 +89,7 @@ class Worker:
             policy=config.policy,
             max_body=config.server.max_body,
             stream_usage=config.server.stream_usage,
+            ways={},
         )
         self.see(self.fleet)
 
@@ -98,7 +99,7 @@ class Worker:
         gone = {backend.url for backend in self.fleet.backends.values()} - kept
         self.fleet = fleet
         catalog = build(fleet, self._public, rows)
-        self.handler.tables = replace(self.handler.tables, catalog=catalog)
+        self.handler.tables = replace(self.handler.tables, catalog=catalog, ways={})
         if gone:
             self._pool.forget(kept)
 

@@ -260,7 +260,8 @@ class Metrics:
         cached.value += usage.cached
 
     def _add_moves(self, model: str, outcome: Outcome) -> None:
-        for reason in outcome.moves:
+        # What the last attempt ended with led to no further one.
+        for reason in outcome.moves[: max(outcome.attempts - 1, 0)]:
             self._count(fam.RETRIES, (model, reason)).value += 1
         if outcome.stale:
             self._count(fam.RETRIES, (model, "stale")).value += outcome.stale

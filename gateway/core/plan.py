@@ -1,4 +1,6 @@
-"""From a call and the fleet to the order in which backends are tried: resolve, fit, rank."""
+"""From a call and the fleet to the order in which backends are tried: resolve, fit, rank.
+
+What does not change from call to call is a Route, made once; a Plan is made from it each time."""
 
 from __future__ import annotations
 
@@ -41,10 +43,54 @@ class Plan:
     places: tuple[Place, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One name's part of a route: its places that have the surface and whose backend is up,
+    whether any of them has a limit, and the policy that ranks them."""
+
+    places: tuple[Place, ...]
+    limited: bool
+    policy: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """All that can be known of a call's way before its turn: it depends on the fleet, the name,
+    the surface and the caller alone, and so serves every like call until the fleet changes.
+    ``refusal`` makes the answer when no place is left."""
+
+    label: str
+    groups: tuple[Group, ...]
+    refuse: Callable[[Mapping[str, int]], Refusal]
+
+
+def route(call: Call, caller: Caller, catalog: Catalog) -> Route:
+    """Where the call may go; fallback models come after all of the model's own. Raises Refusal:
+    ``model_not_found``, ``not_found``, ``forbidden``."""
+    entry = _resolved(call, caller, catalog)
+    entries = _groups(entry, call, catalog)
+
+    def refuse(busy: Mapping[str, int]) -> Refusal:
+        refusal = _refusal(call, entry, busy)
+        refusal.label = entry.label
+        return refusal
+
+    groups = (_group(call, found) for found in entries)
+    return Route(entry.label, tuple(group for group in groups if group.places), refuse)
+
+
+def _group(call: Call, entry: Entry) -> Group:
+    places = tuple(
+        place
+        for place in entry.places
+        if place.sight.health in ROUTABLE and unfit(call, place) is None
+    )
+    return Group(places, any(limit(place) is not None for place in places), entry.policy)
+
+
 def plan(
     call: Call,
-    caller: Caller,
-    catalog: Catalog,
+    way: Route,
     *,
     policies: Mapping[str, Policy],
     policy: str,
@@ -52,25 +98,22 @@ def plan(
     turn: int,
     dice: float,
 ) -> Plan:
-    """The places that can take the call now, best first; fallback models come after all of the
-    model's own. Raises Refusal: ``model_not_found``, ``forbidden``, ``unsupported``,
+    """The places that can take the call now, best first. Raises Refusal: ``unsupported``,
     ``overloaded``."""
-    entry = _resolved(call, caller, catalog)
     ranked: list[Place] = []
-    refusals: list[Refusal] = []
-    for group in _groups(entry, call, caller, catalog):
-        try:
-            places = available(call, group, busy)
-        except Refusal as refusal:
-            refusals.append(refusal)
-            continue
-        view = View(call, places, busy, turn, dice)
-        scores = policies[group.policy or policy](view)
-        ranked += [place for _, place in sorted(zip(scores, places, strict=True), key=_score)]
+    for group in way.groups:
+        places: Sequence[Place] = group.places
+        if group.limited:
+            places = [place for place in places if not full(place, busy)]
+        if len(places) > 1:
+            scores = policies[group.policy or policy](View(call, places, busy, turn, dice))
+            places = [place for _, place in sorted(zip(scores, places, strict=True), key=_score)]
+        ranked += places
     if not ranked:
-        refusals[0].label = entry.label
-        raise refusals[0]
-    return Plan(entry.label, tuple(_once(ranked)[:LONGEST_PLAN]))
+        raise way.refuse(busy)
+    if len(way.groups) > 1:
+        ranked = _once(ranked)
+    return Plan(way.label, tuple(ranked[:LONGEST_PLAN]))
 
 
 def _score(pair: tuple[float, Place]) -> float:
@@ -102,7 +145,7 @@ def _any(call: Call, catalog: Catalog) -> Entry:
     return Entry("auto", tuple(places), ())
 
 
-def _groups(entry: Entry, call: Call, caller: Caller, catalog: Catalog) -> list[Entry]:
+def _groups(entry: Entry, call: Call, catalog: Catalog) -> list[Entry]:
     """The entry and, behind it, its fallbacks and theirs, each once. Whoever may use a public
     name may also be served by its fallbacks: the operator wrote them there."""
     groups, seen, queue = [entry], {call.model}, list(entry.fallbacks)
@@ -120,18 +163,14 @@ def _groups(entry: Entry, call: Call, caller: Caller, catalog: Catalog) -> list[
     return groups
 
 
-def available(call: Call, entry: Entry, busy: Mapping[str, int]) -> list[Place]:
-    """The entry's places that have the surface and can take a request now. Raises Refusal
-    ``unsupported`` when none has it, ``overloaded`` when those that have it are away or full."""
+def _refusal(call: Call, entry: Entry, busy: Mapping[str, int]) -> Refusal:
+    """``unsupported`` when no place of the entry has the surface, ``overloaded`` when those that
+    have it are away or full."""
     fitting = [place for place in entry.places if unfit(call, place) is None]
-    if not fitting and entry.places:
-        known = [place for place in entry.places if place.model is not None or not call.model]
-        if known:
-            raise unsupported(call, known)
-    free = [place for place in fitting if takes(place, busy)]
-    if not free:
-        raise _overloaded(call.model[:100], fitting or list(entry.places), busy)
-    return free
+    known = [place for place in entry.places if place.model is not None or not call.model]
+    if known and not fitting:
+        return unsupported(call, known)
+    return _overloaded(call.model[:100], fitting or list(entry.places), busy)
 
 
 def takes(place: Place, busy: Mapping[str, int]) -> bool:

@@ -9,10 +9,9 @@ import orjson
 
 from gateway.core.types import Usage
 
-_OBJECT = re.compile(rb'"(usage|timings)": ?(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_OBJECT = re.compile(rb" ?(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})")
 """An object that holds at most one further level, as every engine's does."""
 
-_INPUT = frozenset({"prompt_tokens", "input_tokens"})
 _OLLAMA = re.compile(rb'"(prompt_eval_count|eval_count)": ?(\d+)')
 
 
@@ -20,54 +19,66 @@ def extract(head: bytes, tail: bytes, pieces: int) -> Usage:
     """Usage as the engine put it into the last (or, for Anthropic's input, first) bytes of the
     answer. Where there is none, ``output`` is ``pieces``, the content events counted on the way,
     and ``counted`` is False. Sources: sheets vllm 7, sglang 7, tgi 7, llamacpp 7, ollama 2.1."""
-    last = _last_objects(tail)
-    usage = last.get("usage") or {}
-    if not usage.keys() & _INPUT:
+    usage = last_object(b'"usage":', tail)
+    if usage is not None and "prompt_tokens" in usage:
+        return _openai(usage)
+    opening = last_object(b'"usage":', head)
+    if usage is None and opening is None:
+        found = _timings(last_object(b'"timings":', tail)) or _ollama(tail)
+    else:
         # Anthropic says what came in at the beginning and what went out at the end.
-        opening = _last_objects(head).get("usage") or {}
-        usage = {**opening, **{k: v for k, v in usage.items() if v is not None}}
-    found = _from_usage(usage) or _from_timings(last.get("timings")) or _from_ollama(tail)
+        said = {k: v for k, v in (usage or {}).items() if v is not None}
+        found = _named_otherwise({**(opening or {}), **said})
     return found or Usage(output=pieces, counted=False)
 
 
-def _last_objects(text: bytes) -> dict[str, dict[str, Any]]:
-    """The last whole ``usage`` and ``timings`` objects in a piece of text. Generated text cannot
+def last_object(key: bytes, text: bytes) -> dict[str, Any] | None:
+    """The last whole object that stands behind ``key`` in a piece of JSON. Generated text cannot
     be taken for one: quotes inside a JSON string are escaped."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, value in _OBJECT.findall(text):
-        doc = _parsed(value)
-        if doc:
-            found[name.decode()] = doc
-    return found
+    end = len(text)
+    while (at := text.rfind(key, 0, end)) >= 0:
+        match = _OBJECT.match(text, at + len(key))
+        if match is not None:
+            return _parsed(match.group(1))
+        end = at
+    return None
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
-        doc = orjson.loads(text)
+        doc: dict[str, Any] = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    return doc if isinstance(doc, dict) else None
+    return doc
 
 
 def _int(value: Any) -> int:
     return int(value) if isinstance(value, (int, float)) and value >= 0 else 0
 
 
-def _from_usage(doc: dict[str, Any]) -> Usage | None:
-    """OpenAI (chat, embeddings), Responses and Anthropic name the same things differently;
-    Anthropic's ``input_tokens`` leaves the cached ones out."""
-    if not {"prompt_tokens", "input_tokens", "total_tokens"} & doc.keys():
+def _openai(doc: dict[str, Any]) -> Usage:
+    """Chat, completions and embeddings."""
+    details = doc.get("prompt_tokens_details")
+    cached = _int(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    return Usage(_int(doc["prompt_tokens"]), _int(doc.get("completion_tokens")), cached)
+
+
+def _named_otherwise(doc: dict[str, Any]) -> Usage | None:
+    """Responses and Anthropic name the same things differently, and Anthropic's ``input_tokens``
+    leaves the cached ones out."""
+    if "prompt_tokens" in doc:
+        return _openai(doc)
+    if not {"input_tokens", "total_tokens"} & doc.keys():
         return None
-    details = doc.get("prompt_tokens_details") or doc.get("input_tokens_details") or {}
+    details = doc.get("input_tokens_details")
     cached = _int(details.get("cached_tokens")) if isinstance(details, dict) else 0
     apart = _int(doc.get("cache_read_input_tokens"))
     created = _int(doc.get("cache_creation_input_tokens"))
-    given = _int(doc.get("prompt_tokens", doc.get("input_tokens")))
-    output = _int(doc.get("completion_tokens", doc.get("output_tokens")))
-    return Usage(given + apart + created, output, cached + apart)
+    given = _int(doc.get("input_tokens"))
+    return Usage(given + apart + created, _int(doc.get("output_tokens")), cached + apart)
 
 
-def _from_timings(doc: dict[str, Any] | None) -> Usage | None:
+def _timings(doc: dict[str, Any] | None) -> Usage | None:
     """llama-server says its counts in every stream's last chunk, asked or not (sheet 7)."""
     if not doc or "predicted_n" not in doc:
         return None
@@ -75,7 +86,7 @@ def _from_timings(doc: dict[str, Any] | None) -> Usage | None:
     return Usage(cached + _int(doc.get("prompt_n")), _int(doc["predicted_n"]), cached)
 
 
-def _from_ollama(tail: bytes) -> Usage | None:
+def _ollama(tail: bytes) -> Usage | None:
     counts = {name: int(value) for name, value in _OLLAMA.findall(tail)}
     if not counts:
         return None

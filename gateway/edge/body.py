@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +81,9 @@ async def read(request: BaseRequest, limit: int) -> bytes:
     check_length(request, limit)
     if not request.body_exists:
         return b""
+    if request.content.is_eof():
+        # It came in one piece with the head, as most do: nothing to wait for.
+        return _within(_at_hand(request), limit)
     invite(request)
     chunks: list[bytes] = []
     size = 0
@@ -91,6 +93,19 @@ async def read(request: BaseRequest, limit: int) -> bytes:
             raise too_large(limit)
         chunks.append(data)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _at_hand(request: BaseRequest) -> bytes:
+    try:
+        return request.content.read_nowait()
+    except RequestPayloadError as error:
+        raise _unreadable(str(error)) from None
+
+
+def _within(body: bytes, limit: int) -> bytes:
+    if len(body) > limit:
+        raise too_large(limit)
+    return body
 
 
 async def _chunks(request: BaseRequest) -> AsyncIterator[bytes]:
@@ -130,7 +145,7 @@ def parse(body: bytes) -> dict[str, Any]:
     return doc
 
 
-_MODEL = re.compile(rb'"model"\s*:')
+_MODEL = b'"model"'
 
 
 def model_of(doc: dict[str, Any], body: bytes, *names: str, loose: bool = False) -> str:
@@ -146,7 +161,7 @@ def model_of(doc: dict[str, Any], body: bytes, *names: str, loose: bool = False)
                 f"'{name}' has to be a non-empty string, the name of a model.",
                 param=name,
             )
-        if len(_MODEL.findall(body)) > 1 and len(spans(body, "model")) > 1:
+        if body.count(_MODEL) > 1 and len(spans(body, "model")) > 1:
             raise Refusal(
                 "invalid_request", "'model' stands twice in the request's body.", param=name
             )

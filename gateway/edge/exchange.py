@@ -84,6 +84,7 @@ class Exchange:
         "_dialect",
         "_extra",
         "_grammar",
+        "_head",
         "_headers",
         "_held",
         "_http11",
@@ -94,6 +95,7 @@ class Exchange:
         "_paused_at",
         "_phase_start",
         "_runtime",
+        "_sized",
         "_status",
         "_stream",
         "_strip",
@@ -146,7 +148,9 @@ class Exchange:
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._held = b""
+        self._head = b""
         self._stream = False
+        self._sized = False
         self._passing = False
         self._chunked = False
         self._paused_at = 0.0
@@ -158,8 +162,12 @@ class Exchange:
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._status = status
         self._headers = headers
-        kind = next((v for n, v in headers if n.lower() == b"content-type"), b"").lower()
-        self._stream = kind.startswith(STREAM_TYPES)
+        for name, value in headers:
+            low = name.lower()
+            if low == b"content-type":
+                self._stream = value.lower().startswith(STREAM_TYPES)
+            elif low == b"content-length":
+                self._sized = True
 
     def on_payload(self, data: bytes) -> None:
         now = time.monotonic()
@@ -270,7 +278,7 @@ class Exchange:
 
     def _commit(self, now: float) -> None:
         """Send the head and what was held; from here on no other backend can answer."""
-        length = any(name.lower() == b"content-length" for name, _ in self._headers)
+        length = self._sized
         bodiless = self._status in (204, 304)
         rewritten = self._strip is not None and self._stream
         if not rewritten:
@@ -292,9 +300,12 @@ class Exchange:
             close=not self._keep_alive,
         )
         held, self._held = self._held, b""
-        self._write(head)
+        # The head leaves with the first bytes behind it, in one system call.
+        self._head = head
         if held:
             self._pass(held, now)
+        if self._head:
+            self._write(b"")
 
     def _pass(self, data: bytes, now: float) -> None:
         """Relay one read. What is observed is observed after the bytes have gone."""
@@ -344,6 +355,8 @@ class Exchange:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
 
     def _write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
         client = self._client
         if client.transport is None or client.transport.is_closing():
             return

@@ -18,8 +18,9 @@ from gateway.core.catalog import Catalog
 from gateway.core.errors import Refusal
 from gateway.core.headers import SANE_ID
 from gateway.core.keys import Keyring, authenticate
-from gateway.core.plan import Policy, plan
-from gateway.core.types import Call, Op, Outcome, Wire
+from gateway.core.plan import Policy, plan, route
+from gateway.core.plan import Route as Way
+from gateway.core.types import Call, Caller, Op, Outcome, Wire
 from gateway.dialects import DIALECTS, Route, match, wire_of
 from gateway.edge import body as bodies
 from gateway.edge.account import Account
@@ -31,6 +32,9 @@ from gateway.state.board import Board
 from gateway.state.makers import Makers, id_in
 
 log = logging.getLogger("portico.edge")
+
+MOST_WAYS = 10_000
+"""Routes that are kept: a key times the names it uses."""
 
 LONGEST_USER = 256
 """Characters of X-Portico-User-Id that are kept."""
@@ -47,6 +51,18 @@ class Tables:
     policy: str = "auto"
     max_body: int = 32 * 1024 * 1024
     stream_usage: str = "limits"
+    ways: dict[tuple[str, ...], Way] = field(default_factory=dict)
+
+    def way(self, call: Call, caller: Caller) -> Way:
+        """The call's way through this catalog, made once for all like it. Names that lead nowhere
+        are refused before they could take up room. Raises Refusal."""
+        key = (call.model, call.pinned, call.path, caller.name)
+        found = self.ways.get(key)
+        if found is None:
+            found = route(call, caller, self.catalog)
+            if len(self.ways) < MOST_WAYS:
+                self.ways[key] = found
+        return found
 
 
 OwnPages = Callable[[BaseRequest, str, str], Awaitable[web.StreamResponse]]
@@ -143,8 +159,7 @@ class Handler:
         self._turn += 1
         found = plan(
             call,
-            caller,
-            tables.catalog,
+            tables.way(call, caller),
             policies=tables.policies,
             policy=tables.policy,
             busy=self._board.busy,

@@ -53,7 +53,6 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_pieces",
         "_sink",
-        "_until_close",
         "_whole",
         "answered",
         "idle_since",
@@ -80,7 +79,6 @@ class Connection(asyncio.Protocol):
         self._head_size = 0
         self._in_head = True
         self._interim = False
-        self._until_close = False
         self._whole = False
         self.answered = False
 
@@ -187,7 +185,7 @@ class Connection(asyncio.Protocol):
         sink, self._sink = self._sink, None
         if sink is None:
             return
-        if self._until_close and exc is None and not self._in_head:
+        if exc is None and not self._in_head and _until_close(self._headers):
             sink.on_end()
         else:
             sink.on_broken(_ending(exc))
@@ -205,7 +203,6 @@ class Connection(asyncio.Protocol):
             return
         self._in_head = False
         self.reusable = self.reusable and self._parser.should_keep_alive()
-        self._until_close = _until_close(status, self._headers)
         if self._sink is not None:
             self._sink.on_head(status, self._headers)
 
@@ -219,13 +216,10 @@ class Connection(asyncio.Protocol):
             self._whole = True
 
 
-def _until_close(status: int, headers: list[tuple[bytes, bytes]]) -> bool:
+def _until_close(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer with these headers is over when the connection is (RFC 9112 6.3)."""
     names = {name.lower() for name, _ in headers}
-    return (
-        status not in (204, 304)
-        and b"content-length" not in names
-        and b"transfer-encoding" not in names
-    )
+    return b"content-length" not in names and b"transfer-encoding" not in names
 
 
 def _ending(exc: Exception | None) -> str:

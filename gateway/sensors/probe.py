@@ -200,7 +200,21 @@ async def observe(
         **await _get_all(ask, backend, row, rest, IDENTIFY_TIMEOUT),
     }
     seen = _understand(backend, who, health, evidence)
-    return replace(seen, settled=fresh | _settled(row, evidence, known, now)), _fits(who, evidence)
+    settled = fresh | _settled(row, evidence, known, now)
+    return replace(seen, settled=settled), await _still(ask, backend, who, evidence, known)
+
+
+async def _still(
+    ask: Asker, backend: Backend, who: Identity, evidence: Evidence, known: Evidence
+) -> bool:
+    """Whether the answers look like ``who``. Remembered ones are no proof: another engine may
+    have taken the port since; where the marks are among them they are asked for again."""
+    heard = {path: answer for path, answer in evidence.items() if path not in known}
+    again = [path for path in who.base.clues if path in known]
+    told = any(path in heard for path in who.base.clues)
+    if not again or (told and _fits(who, heard)):
+        return _fits(who, heard)
+    return _fits(who, {**heard, **await _get_all(ask, backend, who.row, again, IDENTIFY_TIMEOUT)})
 
 
 def _slow_changing(row: Runtime) -> tuple[str, ...]:

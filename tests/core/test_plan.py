@@ -7,17 +7,17 @@ import pytest
 
 from gateway.core.catalog import build
 from gateway.core.errors import Refusal
-from gateway.core.plan import LONGEST_PLAN, plan
+from gateway.core.plan import LONGEST_PLAN, plan, route
 from gateway.core.types import Caller, Health, Op, PublicModel, Target, Wire
 from gateway.policies import POLICIES
 from tests.core.fleets import call, catalog, changed, fleet, rows
 
 
 def order(known, asked=None, busy=None, *, turn=0, policy="auto", dice=0.5):
+    wanted = asked or call()
     found = plan(
-        asked or call(),
-        Caller(),
-        known,
+        wanted,
+        route(wanted, Caller(), known),
         policies=POLICIES,
         policy=policy,
         busy=busy or {},
