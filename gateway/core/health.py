@@ -16,8 +16,9 @@ MISSES = 2
 RECENT = 10.0
 """Seconds for which a byte of an answer, or a move of the engine's counter, proves it alive."""
 
-PATIENCE = 30.0
-"""Seconds without any answer that an engine known to be at work is given."""
+PATIENCE = 10.0
+"""Seconds without any answer that an engine known to be at work is given: a stopped one must be
+found out within 15 s, and its requests tell of it no sooner than its health check."""
 
 SUSPECT_AFTER = 30.0
 """Seconds without a byte, with requests in flight, after which the deep check is worth its cost."""

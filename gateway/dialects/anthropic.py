@@ -17,6 +17,7 @@ _MESSAGES = Grammar(
     end=re.compile(rb'^event: ?message_stop|"type": ?"message_stop"', re.MULTILINE),
     content=re.compile(rb'"(?:text|thinking|partial_json)": ?"[^"]'),
     usual=b'"text":"',
+    empty=b'"text":""',
 )
 
 

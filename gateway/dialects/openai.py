@@ -20,6 +20,7 @@ _DONE = Grammar(
     finish=re.compile(rb'"finish_reason": ?"[^"]'),
     content=_CONTENT,
     usual=b'"content":"',
+    empty=b'"content":""',
 )
 _RESPONSES = Grammar(
     end_hint=b"response.",

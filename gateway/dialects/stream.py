@@ -14,11 +14,14 @@ import orjson
 
 NEVER = re.compile(rb"(?!)")
 
-TAIL = 2048
+TAIL = 1280
 """Bytes of a stream's end that are kept: an engine's usage object has some 300 to 600."""
 
-HEAD = 1024
+HEAD = 768
 """Bytes of a stream's beginning that are kept, for dialects that say input tokens first."""
+
+LONGEST_PIECE = 8192
+"""A line that is longer is counted as far as it has come."""
 
 LONGEST_LINE = 65536
 """A line that is longer is no error event, and is not kept to be looked at."""
@@ -29,14 +32,16 @@ class Grammar:
     """How one surface's stream looks. ``end`` matches its regular last event (``end_hint`` is a
     cheap necessary condition); ``finish`` matches a finish reason; ``content`` matches once for
     each piece of generated text, of which ``usual`` is the beginning that nearly all have, so that
-    they can be counted without the pattern; ``separator`` ends an event. A quotation mark inside a
-    JSON string is always escaped, so a pattern with bare quotes cannot match generated text."""
+    they can be counted without the pattern while nothing ``unusual`` is there; ``separator`` ends
+    an event. A quotation mark inside a JSON string is always escaped, so a pattern with bare quotes
+    cannot match generated text."""
 
     end_hint: bytes = b""
     end: re.Pattern[bytes] = NEVER
     finish: re.Pattern[bytes] = NEVER
     content: re.Pattern[bytes] = NEVER
     usual: bytes = b""
+    empty: bytes = b""
     separator: bytes = b"\n\n"
 
     @property
@@ -49,8 +54,9 @@ class Grammar:
 
     def count(self, data: bytes) -> int:
         """How many pieces of generated text stand in ``data``."""
-        if self.usual and (found := data.count(self.usual)):
-            return found - data.count(self.usual + b'"')
+        found = data.count(self.usual) if self.usual else 0
+        if found and found == data.count(self.separator) and self.empty not in data:
+            return found
         return len(self.content.findall(data))
 
 
@@ -162,6 +168,7 @@ class Watch:
         "_grammar",
         "_line",
         "_own",
+        "_rest",
         "_size",
         "_tail",
         "ended",
@@ -177,6 +184,7 @@ class Watch:
         self._own = own
         self._finishes = finishes
         self._line = b""
+        self._rest = b""
         self._tail: list[bytes] = []
         self._size = 0
         self.head = b""
@@ -212,9 +220,21 @@ class Watch:
                 return Fault(*found, end=max(end, 0))
         return None
 
+    @property
+    def in_line(self) -> bool:
+        """Whether what was fed last ended in the middle of a line."""
+        return bool(self._line)
+
+    def passed(self, data: bytes) -> None:
+        """Whole events without the word 'error' have gone by: ``feed`` and ``note`` in one."""
+        hint = self._grammar.end_hint
+        if hint and hint in data and not self.ended:
+            self.ended = self._grammar.end.search(data) is not None
+        self.note(data)
+
     def note(self, data: bytes) -> None:
         """Remember the ends of the answer and count what was generated."""
-        self.pieces += self._grammar.count(data)
+        self._count(data)
         if len(self.head) < HEAD:
             self.head += data[: HEAD - len(self.head)]
         self._tail.append(data if len(data) <= 2 * TAIL else data[-TAIL:])
@@ -222,6 +242,16 @@ class Watch:
         if self._size > 2 * TAIL:
             self._tail = [b"".join(self._tail)[-TAIL:]]
             self._size = TAIL
+
+    def _count(self, data: bytes) -> None:
+        """Count in whole lines only: a read may end in the middle of a piece."""
+        if self._rest or data[-1:] != b"\n":
+            data = self._rest + data
+            end = data.rfind(b"\n") + 1
+            if len(data) - end > LONGEST_PIECE:
+                end = len(data)
+            data, self._rest = data[:end], data[end:]
+        self.pieces += self._grammar.count(data)
 
     @property
     def at_boundary(self) -> bool:

@@ -94,6 +94,7 @@ class Exchange:
         "_passing",
         "_paused_at",
         "_phase_start",
+        "_raw",
         "_runtime",
         "_sized",
         "_status",
@@ -152,10 +153,12 @@ class Exchange:
         self._stream = False
         self._sized = False
         self._passing = False
+        self._raw = False
         self._chunked = False
         self._paused_at = 0.0
         self._phase_start = time.monotonic()
         deadlines.add(self)
+        client.on_pause, client.on_resume = self._pause, self._resume
 
     # --- from the connection
 
@@ -183,6 +186,25 @@ class Exchange:
             self._peek(now)
         else:
             self._commit(now)
+
+    def on_chunk(self, data: bytes, start: int) -> None:
+        """One whole chunk as it came, framing and all, its payload from ``start`` on. In the middle
+        of a stream whole events pass on as they are; anything else takes the longer way."""
+        watch = self.watch
+        if not self._raw or data[-3:-2] != b"\n" or b"error" in data or watch.in_line:
+            self.on_payload(data[start:-2])
+            return
+        now = time.monotonic()
+        transport = self._client.transport
+        if transport is not None:
+            transport.write(data)
+        tally = self._tally
+        tally.bytes_out += len(data)
+        seconds = now - tally.last
+        tally.itl[bisect_left(ITL_BUCKETS, seconds)] += 1
+        tally.itl_sum += seconds
+        self._phase_start = tally.last = self._lane.last_byte = now
+        watch.passed(data[start:-2])
 
     def on_end(self) -> None:
         if self.result.done():
@@ -299,6 +321,15 @@ class Exchange:
             stream=self._stream,
             close=not self._keep_alive,
         )
+        self._raw = (
+            self._stream
+            and self._chunked
+            and self._strip is None
+            and self._own is None
+            and not self._runtime.needs_finish
+        )
+        if self._stream:
+            tally.itl = [0] * (len(ITL_BUCKETS) + 1)
         held, self._held = self._held, b""
         # The head leaves with the first bytes behind it, in one system call.
         self._head = head
@@ -315,7 +346,7 @@ class Exchange:
         if not self._stream and out:
             self._write(self._framed(out))
         tally = self._tally
-        if now > tally.first:
+        if self._stream and now > tally.first:
             self._gap(now - tally.last)
         tally.last = now
         self._lane.last_byte = now
@@ -346,8 +377,6 @@ class Exchange:
 
     def _gap(self, seconds: float) -> None:
         tally = self._tally
-        if not tally.itl:
-            tally.itl = [0] * (len(ITL_BUCKETS) + 1)
         tally.itl[bisect_left(ITL_BUCKETS, seconds)] += 1
         tally.itl_sum += seconds
 
@@ -362,15 +391,14 @@ class Exchange:
             return
         client.transport.write(data)
         self._tally.bytes_out += len(data)
-        if client.writing_paused and not self._paused_at:
-            self._paused_at = time.monotonic()
-            client.on_resume = self._resume
-            self._connection.pause()
+
+    def _pause(self) -> None:
+        self._paused_at = time.monotonic()
+        self._connection.pause()
 
     def _resume(self) -> None:
         self._paused_at = 0.0
         self._phase_start = time.monotonic()
-        self._client.on_resume = None
         self._connection.resume()
 
     # --- the end
@@ -399,14 +427,13 @@ class Exchange:
         self._resolve(Result(End.CUT, reason, text))
 
     def _resolve(self, result: Result) -> None:
-        self._client.on_resume = None
         if not self.result.done():
             self.result.set_result(result)
 
     def close(self) -> None:
         """Let go of everything, whether the exchange ended or the handler abandons it."""
         self._deadlines.discard(self)
-        self._client.on_resume = None
+        self._client.on_pause = self._client.on_resume = None
 
     # --- time
 

@@ -21,18 +21,25 @@ WRITE_HIGH = 32768
 
 
 class FrontProtocol(RequestHandler):
-    """One client connection. ``on_resume`` is called when the client has read enough again."""
+    """One client connection. ``on_pause`` is called when the client does not read fast enough,
+    ``on_resume`` when it has caught up."""
 
-    __slots__ = ("on_resume",)
+    __slots__ = ("on_pause", "on_resume")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.on_pause: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if isinstance(transport, asyncio.WriteTransport):
             transport.set_write_buffer_limits(high=WRITE_HIGH)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.on_pause is not None:
+            self.on_pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
+
+_CHUNK = re.compile(rb"([0-9a-fA-F]{1,7})\r\n")
+"""The size line of a chunk without extensions (RFC 9112 7.1)."""
 
 HEAD_LIMIT = 65536
 """Bytes of an answer's head; more is not an engine's answer."""
@@ -27,6 +31,7 @@ class Sink(Protocol):
 
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None: ...
     def on_payload(self, data: bytes) -> None: ...
+    def on_chunk(self, data: bytes, start: int) -> None: ...
     def on_end(self) -> None: ...
     def on_broken(self, reason: str) -> None: ...
 
@@ -44,9 +49,12 @@ class Connection(asyncio.Protocol):
     of the present answer has come."""
 
     __slots__ = (
+        "_boundary",
+        "_chunked",
         "_drained",
         "_head_size",
         "_headers",
+        "_in_chunk",
         "_in_head",
         "_interim",
         "_lost",
@@ -79,6 +87,9 @@ class Connection(asyncio.Protocol):
         self._head_size = 0
         self._in_head = True
         self._interim = False
+        self._in_chunk = False
+        self._chunked = False
+        self._boundary = False
         self._whole = False
         self.answered = False
 
@@ -138,6 +149,13 @@ class Connection(asyncio.Protocol):
             # Bytes that nobody asked for: whatever they are, the next answer must not begin so.
             self.abort()
             return
+        if self._boundary and (size := _CHUNK.match(data)) is not None:
+            # The usual read: one whole chunk. The parser stands where a chunk begins, so one that
+            # it is never shown does not confuse it.
+            start = size.end()
+            if len(data) == start + (length := int(size.group(1), 16)) + 2 and length:
+                self._sink.on_chunk(data, start)
+                return
         self.answered = True
         if self._in_head:
             self._head_size += len(data)
@@ -155,6 +173,7 @@ class Connection(asyncio.Protocol):
         if self._in_head and self._head_size > HEAD_LIMIT:
             self._broken(f"its answer's head is over {HEAD_LIMIT} bytes")
             return
+        self._boundary = self._chunked and not self._in_chunk and data.endswith(b"\r\n")
         self._deliver()
 
     def _deliver(self) -> None:
@@ -205,6 +224,12 @@ class Connection(asyncio.Protocol):
         self.reusable = self.reusable and self._parser.should_keep_alive()
         if self._sink is not None:
             self._sink.on_head(status, self._headers)
+
+    def on_chunk_header(self) -> None:
+        self._chunked = self._in_chunk = True
+
+    def on_chunk_complete(self) -> None:
+        self._in_chunk = False
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)

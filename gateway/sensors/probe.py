@@ -22,7 +22,7 @@ LOAD_TIMEOUT = 3.0
 """Seconds for one question about load. llama.cpp answers it between two batches (sheet:
 llamacpp 5), hence not shorter."""
 
-HEALTH_TIMEOUT = 5.0
+HEALTH_TIMEOUT = 4.0
 """Seconds at most for a health check, whatever the row would allow."""
 
 RECHECK_TIMEOUT = 3.0
