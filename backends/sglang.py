@@ -359,14 +359,7 @@ DROPS = frozenset(
     {
         "x-data-parallel-rank",
         # Honoured with SGLANG_ENABLE_REQUEST_HEADER_OVERRIDES=1 (sheet: sglang 8).
-        "x-override-rid",
-        "x-override-bootstrap-host",
-        "x-override-bootstrap-port",
-        "x-override-bootstrap-room",
-        "x-override-conversation-id",
-        "x-override-routed-dp-rank",
-        "x-override-disagg-prefill-dp-rank",
-        "x-override-priority",
+        "x-override-*",
         "x-custom-labels",
         "x-body-compressed",
         # It would put frames between the events that no client of ours asks for (sheet: sglang 7).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from typing import Any
 
 import psutil
 
@@ -39,13 +40,15 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _listening(family: int, address: object) -> socket.socket:
+def _listening(family: int, address: tuple[Any, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)  # type: ignore[arg-type]
+            # '::' means every address, as it does for most daemons, IPv4 included.
+            only = 0 if address[0] == "::" else 1
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        sock.bind(address)
         sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError:
@@ -72,7 +75,8 @@ def holder(port: int) -> str:
             if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,):
                 if connection.pid is None:
                     break
-                command = " ".join(psutil.Process(connection.pid).cmdline())[:120]
+                words = " ".join(psutil.Process(connection.pid).cmdline()).split()
+                command = " ".join(words)[:120]
                 return f"process {connection.pid} ({command})"
     except (psutil.Error, OSError):
         return "another program (which one cannot be seen without more rights)"

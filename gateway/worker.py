@@ -6,7 +6,6 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.config import Config
@@ -42,7 +41,6 @@ class Worker:
         access: AccessLog,
         senses: Senses,
         own_pages: OwnPages,
-        made: Callable[[str, str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.metrics = Metrics()
@@ -60,8 +58,9 @@ class Worker:
             senses=senses,
             report=self._report,
             own_pages=own_pages,
-            made=made,
+            made=_is_in_the_book,
         )
+        self.handler.makers = board.makers
         self._front = FrontServer(self.handler, self._loop)
         self._chores = self._loop.call_later(HOUSEKEEPING, self._do_chores)
 
@@ -97,6 +96,8 @@ class Worker:
         """Take over what the sensors saw."""
         kept = {backend.url for backend in fleet.backends.values()}
         gone = {backend.url for backend in self.fleet.backends.values()} - kept
+        for name in fleet.backends:
+            self._board.name(name)
         self.fleet = fleet
         catalog = build(fleet, self._public, rows)
         self.handler.tables = replace(self.handler.tables, catalog=catalog, ways={})
@@ -123,13 +124,25 @@ class Worker:
         end = time.monotonic() + within
         while self.handler.active and time.monotonic() < end:  # noqa: ASYNC110 - happens once
             await asyncio.sleep(POLL)
-        return not self.handler.active
+        if not self.handler.active:
+            return True
+        self.handler.end_all()
+        await asyncio.sleep(POLL)
+        return False
+
+    def stop_listening(self) -> None:
+        """Leave the port to others; what has been accepted goes on."""
+        for server in self._servers:
+            server.close()
 
     async def close(self) -> None:
         """Close everything; what is still in flight is cut."""
-        for server in self._servers:
-            server.close()
+        self.stop_listening()
         await self._front.shutdown(timeout=0.2)
         self._pool.close()
         self._chores.cancel()
         self.flush()
+
+
+def _is_in_the_book(response_id: str, backend: str) -> None:
+    """The board's makers are known to all processes; nobody need be told."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop. Status 2 with one line a fault when the configuration is bad."""
+    # A reload asked for before there is anything to reload must not end the program.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     path = Path(args.config) if args.config else None
 
     def read() -> Config:

@@ -20,6 +20,11 @@ GOOD_KEY = 16
 """Characters of a plain key below which a warning is due."""
 
 
+LIMITS = ("requests_per_minute", "tokens_per_minute", "max_concurrency")
+
+NOT_YET = "has no effect in this version: it is checked, but nothing is refused for it"
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A key before its name is settled. ``value`` is plain or ``sha256:…``."""
@@ -141,5 +146,10 @@ def warn(callers: Sequence[Held], admins: Sequence[Held]) -> list[str]:
         f" {'an admin key' if held.caller.name == 'admin' else 'a caller without a key'}"
         for held in callers
         if held.caller.name in ("admin", "anonymous")
+    ]
+    found += [
+        f"{where(held.path)}: {', '.join(limits)} {NOT_YET}"
+        for held in callers
+        if (limits := [name for name in LIMITS if getattr(held.caller, name) is not None])
     ]
     return found

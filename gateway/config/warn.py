@@ -14,13 +14,28 @@ from gateway.core.types import PASSTHROUGH
 from .faults import where
 from .values import Config
 
+NOT_YET = "has no effect in this version: it is checked and kept for a later one"
+
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 ANYWHERE = frozenset({"0.0.0.0", "::"})
 
 
 def warnings(config: Config) -> list[str]:
     """The warnings that the finished configuration gives rise to."""
-    return [*_names(config), *_own_address(config), *_same_engine(config), *_open_door(config)]
+    return [
+        *_names(config),
+        *_own_address(config),
+        *_same_engine(config),
+        *_open_door(config),
+        *_not_yet(config),
+    ]
+
+
+def _not_yet(config: Config) -> Iterator[str]:
+    if config.store_url is not None:
+        yield f"store.url: {NOT_YET}"
+    for name in config.gpus:
+        yield f"backends '{name}': gpus {NOT_YET}"
 
 
 def _names(config: Config) -> Iterator[str]:

@@ -67,11 +67,13 @@ _STATUS_LINES = {
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """What is the same in every request to one backend: the ``drops`` (lower case) among the
-    caller's headers, the ``fixed`` lines, and the names of the headers that carry the ``ids``."""
+    caller's headers and the ``prefixes`` of others that are dropped, the ``fixed`` lines, and the
+    names of the headers that carry the ``ids``."""
 
     drops: frozenset[bytes]
     fixed: bytes
     ids: tuple[bytes, ...]
+    prefixes: tuple[bytes, ...] = (PREFIX,)
 
 
 def envelope(backend: Backend, runtime: Runtime) -> Envelope:
@@ -91,6 +93,7 @@ def envelope(backend: Backend, runtime: Runtime) -> Envelope:
         frozenset(drops),
         "".join(f"{name}: {value}\r\n" for name, value in lines).encode(),
         tuple(name.encode() for name in runtime.request_ids),
+        (PREFIX, *(d[:-1].lower().encode() for d in runtime.drops if d.endswith("*"))),
     )
 
 
@@ -113,7 +116,7 @@ def request_head(
             drops = drops | named_by(value)
     for name, value in headers:
         low = name.lower()
-        if low not in drops and not low.startswith(PREFIX):
+        if low not in drops and not low.startswith(sent.prefixes):
             lines += (name, b": ", value, b"\r\n")
     for name in sent.ids:
         lines += (name, b": ", rid, b"\r\n")
@@ -152,9 +155,13 @@ def answer_head(
     sends neither, sheet 7)."""
     lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
     unbuffered = cached = not stream
+    drops = ANSWER_DROPS
+    for name, value in headers:
+        if name.lower() == b"connection":
+            drops = drops | named_by(value)
     for name, value in headers:
         low = name.lower()
-        if low in ANSWER_DROPS or low.startswith(PREFIX):
+        if low in drops or low.startswith(PREFIX):
             continue
         if low == b"content-length" and (drop_length or chunked):
             continue

@@ -151,8 +151,8 @@ class Runtime:
     - ``load_paths`` and ``load(evidence)``: load signals; a path that answers 404/501 is asked
       rarely from then on.
     - ``auth``: header name and value format for our key towards the engine.
-    - ``drops``: request headers (lower case) of the caller that must not reach it, beyond those
-      that never do. ``adds``: headers always sent.
+    - ``drops``: request headers (lower case; a final ``*`` stands for any ending) of the caller
+      that must not reach it, beyond those that never do. ``adds``: headers always sent.
     - ``rewrite(op, doc, model)``: the body as this engine wants it, or None if it may go as it is.
     - ``upstream_model(model, sight)``: the name to put in ``model`` (LoRA syntax and the like).
     - ``rules``: the phrase book; ``judge`` reads it.

@@ -30,6 +30,7 @@ _RESPONSES = Grammar(
         re.MULTILINE,
     ),
     content=re.compile(rb'"delta": ?"[^"]'),
+    failure_ends=True,
 )
 _FREE = Grammar(content=_CONTENT)
 

@@ -31,10 +31,11 @@ LONGEST_LINE = 65536
 class Grammar:
     """How one surface's stream looks. ``end`` matches its regular last event (``end_hint`` is a
     cheap necessary condition); ``finish`` matches a finish reason; ``content`` matches once for
-    each piece of generated text, of which ``usual`` is the beginning that nearly all have, so that
-    they can be counted without the pattern while nothing ``unusual`` is there; ``separator`` ends
-    an event. A quotation mark inside a JSON string is always escaped, so a pattern with bare quotes
-    cannot match generated text."""
+    each piece of generated text, of which ``usual`` is the beginning that nearly all have and
+    ``empty`` the same without text, so that they can mostly be counted without the pattern;
+    ``separator`` ends an event; ``failure_ends`` where an event that tells of a failure is a
+    regular end. A quotation mark inside a JSON string is always escaped, so a pattern with bare
+    quotes cannot match generated text."""
 
     end_hint: bytes = b""
     end: re.Pattern[bytes] = NEVER
@@ -43,6 +44,7 @@ class Grammar:
     usual: bytes = b""
     empty: bytes = b""
     separator: bytes = b"\n\n"
+    failure_ends: bool = False
 
     @property
     def has_end(self) -> bool:

@@ -16,7 +16,7 @@ from gateway.core.fit import unsupported
 from gateway.core.headers import request_head
 from gateway.core.plan import Plan, limit, takes
 from gateway.core.prepare import Prepared, prepare, wants_usage
-from gateway.core.runtime import Verdict
+from gateway.core.runtime import MOVE_ON, Verdict
 from gateway.core.types import Call, Caller, Op
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
@@ -58,6 +58,9 @@ class Errand:
         return self.upload is None or not self.upload.touched
 
 
+FINAL = frozenset({End.DONE, End.CUT, End.STALLED, End.ENDED})
+"""Ends after which something of an answer has been relayed."""
+
 GivenUp = list[tuple[Place, Result]]
 
 
@@ -85,13 +88,13 @@ class Attempts:
                 continue
             prepared = prepare(errand.call, place, add_usage)
             result, keep_alive = await self._attempt(errand, place, prepared)
-            if result.end in (End.DONE, End.CUT, End.STALLED):
+            if result.end in FINAL:
                 errand.account.cut_by = _CUT_BY.get(result.end, "")
                 return Relayed(keep_alive and result.end is End.DONE)
             given_up.append((place, result))
             errand.account.moves.append(result.reason)
             self._learn(errand.call, place, result)
-            if not errand.resendable:
+            if not errand.resendable or not _others_may_do_better(result):
                 break
         return _last_word(errand, given_up)
 
@@ -187,6 +190,10 @@ class Attempts:
         account.watch = exchange.watch
         return exchange
 
+    def end_all(self) -> None:
+        """Cut what is under way, telling each client: the gateway itself is leaving."""
+        self._deadlines.end_all()
+
     def _learn(self, call: Call, place: Place, result: Result) -> None:
         """Tell the sensors what an answer said about the backend."""
         name = place.backend.name
@@ -196,7 +203,16 @@ class Attempts:
             self._senses.stale(name)
 
 
-_CUT_BY = {End.CUT: "engine", End.STALLED: "client"}
+_CUT_BY = {End.CUT: "engine", End.STALLED: "client", End.ENDED: "gateway"}
+
+
+def _others_may_do_better(result: Result) -> bool:
+    """Never after a refusal that is the caller's own fault (INTERFACE section 7)."""
+    return (
+        result.end is End.BROKEN
+        or result.verdict in MOVE_ON
+        or result.verdict is Verdict.UNSUPPORTED
+    )
 
 
 def _went_stale(result: Result, connection: Connection) -> bool:

@@ -151,6 +151,14 @@ _MODEL = b'"model"'
 def model_of(doc: dict[str, Any], body: bytes, *names: str, loose: bool = False) -> str:
     """The model a document names, under the first of ``names`` that it has. A body that names two
     is refused: the engine might read the other one. Raises Refusal ``invalid_request``."""
+    for key in doc:
+        if key not in names and key.casefold() in names:
+            raise Refusal(
+                "invalid_request",
+                f"The body has a member '{key[:20]}', which some engines take for"
+                f" '{key.casefold()[:20]}'. Write it in lower case, once.",
+                param=key.casefold(),
+            )
     for name in names:
         if name not in doc:
             continue

@@ -14,6 +14,7 @@ class Timed(Protocol):
     """What can run out of time."""
 
     def check(self, now: float) -> None: ...
+    def end(self) -> None: ...
 
 
 class Deadlines:
@@ -33,6 +34,11 @@ class Deadlines:
 
     def discard(self, timed: Timed) -> None:
         self._under_way.discard(timed)
+
+    def end_all(self) -> None:
+        """Have everything under way ended by the gateway."""
+        for timed in list(self._under_way):
+            timed.end()
 
     def _look(self) -> None:
         now = time.monotonic()

@@ -41,6 +41,7 @@ class End(Enum):
     GIVEN_UP = "given_up"  # an answer that another backend might better; nothing was relayed
     BROKEN = "broken"  # no answer; nothing was relayed
     STALLED = "stalled"  # the client stopped reading
+    ENDED = "ended"  # the gateway itself is leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +356,7 @@ class Exchange:
     def _relay_events(self, out: bytes) -> bool:
         """Write what came of a stream. False when the stream was cut there."""
         fault = self.watch.feed(out)
-        if fault is not None:
+        if fault is not None and not (self._grammar.failure_ends and self.watch.ended):
             self.watch.note(out)
             tail = b"\n" if self._grammar.separator == b"\n\n" else b""
             self._write(self._framed(out[: fault.end] + tail))
@@ -416,11 +417,15 @@ class Exchange:
     def _cut(self, kind: str, message: str) -> None:
         """The answer had begun: tell the client in its own dialect, and do not end cleanly."""
         if self._stream:
-            refusal = Refusal(kind, f"{message} What was sent is not the whole answer; ask again.")
-            gap = b"" if self.watch.at_boundary else self._grammar.separator
-            event = self._dialect.cut(self._call.op, refusal, self._call.id)
-            self._write(self._framed(gap + event))
+            self._tell(kind, message)
         self._end_cut(kind, message)
+
+    def _tell(self, kind: str, message: str) -> None:
+        """The one error event of a stream that breaks off."""
+        refusal = Refusal(kind, f"{message} What was sent is not the whole answer; ask again.")
+        gap = b"" if self.watch.at_boundary else self._grammar.separator
+        event = self._dialect.cut(self._call.op, refusal, self._call.id)
+        self._write(self._framed(gap + event))
 
     def _end_cut(self, reason: str, text: str) -> None:
         self._connection.abort()
@@ -436,6 +441,20 @@ class Exchange:
         self._client.on_pause = self._client.on_resume = None
 
     # --- time
+
+    def end(self) -> None:
+        """The gateway is leaving: say so where an answer has begun, refuse where none has."""
+        if self.result.done():
+            return
+        self._connection.abort()
+        if not self._passing:
+            self.result.set_exception(
+                Refusal("draining", "This gateway was stopped before the engine had answered.")
+            )
+            return
+        if self._stream:
+            self._tell("draining", "This gateway was stopped while the engine was answering.")
+        self._resolve(Result(End.ENDED, "draining"))
 
     def check(self, now: float) -> None:
         """Give up what has been silent for too long."""

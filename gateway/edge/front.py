@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from aiohttp.web_request import BaseRequest
 
 from gateway import __version__
@@ -59,12 +62,24 @@ class FrontProtocol(RequestHandler):
         refusal = Refusal(kind, f"This is not a valid HTTP request: {text[:300]}")
         response = web.Response(
             status=refusal.status,
-            body=openai.refuse(refusal, ""),
+            body=openai.refuse(refusal, uuid.uuid4().hex),
             content_type="application/json",
             headers={"Server": SERVER},
         )
         response.force_close()
         return response
+
+
+def _quiet() -> logging.Logger:
+    """aiohttp's log, less the faults of clients: those are answered, and are nobody's alarm."""
+    logger = logging.getLogger("portico.front")
+    logger.filters = [_no_client_fault]
+    return logger
+
+
+def _no_client_fault(record: logging.LogRecord) -> bool:
+    fault = record.exc_info[1] if record.exc_info else None
+    return not isinstance(fault, RequestPayloadError | HttpProcessingError)
 
 
 class FrontServer(web.Server):
@@ -79,6 +94,7 @@ class FrontServer(web.Server):
             handler_cancellation=True,
             loop=loop,
             access_log=None,
+            logger=_quiet(),
             keepalive_timeout=75.0,
             max_line_size=16384,
             max_field_size=32768,

@@ -16,7 +16,7 @@ from aiohttp.web_request import BaseRequest
 
 from gateway.core.catalog import Catalog
 from gateway.core.errors import Refusal
-from gateway.core.headers import SANE_ID
+from gateway.core.headers import SANE_ID, safe_value
 from gateway.core.keys import Keyring, authenticate
 from gateway.core.plan import Policy, plan, route
 from gateway.core.plan import Route as Way
@@ -26,7 +26,7 @@ from gateway.edge import body as bodies
 from gateway.edge.account import Account
 from gateway.edge.attempts import Attempts, Errand, Senses
 from gateway.edge.front import Relayed
-from gateway.edge.refuse import internal, not_allowed, refused
+from gateway.edge.refuse import draining, internal, not_allowed, refused
 from gateway.edge.upstream import Pool
 from gateway.state.board import Board
 from gateway.state.makers import Makers, id_in
@@ -146,7 +146,7 @@ class Handler:
         self, request: BaseRequest, route: Route, tail: str, account: Account
     ) -> web.StreamResponse | Relayed:
         if self.draining:
-            raise _draining()
+            raise draining()
         if request.method not in route.methods:
             raise not_allowed(request.method, route.path, route.methods)
         tables = self.tables
@@ -173,6 +173,10 @@ class Handler:
         if call.op is Op.RESPONSES and account.watch is not None:
             self._remember(account.watch.head, account.backend)
         return answer
+
+    def end_all(self) -> None:
+        """Cut what is under way, telling each client."""
+        self._attempts.end_all()
 
     def _remember(self, head: bytes, backend: str) -> None:
         """Keep in mind, here and in the other processes, who made a response."""
@@ -213,7 +217,7 @@ class Handler:
             stream=DIALECTS[route.wire].streams(route.op, doc),
             body=body,
             doc=doc,
-            pinned=headers.get("X-Portico-Backend", "") or self._maker(route, tail),
+            pinned=safe_value(headers.get("X-Portico-Backend", "")) or self._maker(route, tail),
             session=headers.get("X-Portico-Session-Id", ""),
             user=headers.get("X-Portico-User-Id", "")[:LONGEST_USER],
             tail=tail,
@@ -226,11 +230,3 @@ def request_id(headers: Mapping[str, str]) -> str:
     """The caller's request id where it is sane, else a new one."""
     given = headers.get("X-Request-Id", "")
     return given if given and SANE_ID.match(given) else f"{getrandbits(128):032x}"
-
-
-def _draining() -> Refusal:
-    return Refusal(
-        "draining",
-        "This gateway is shutting down and takes no new requests. Try again: another instance, or"
-        " this one after its restart, will answer.",
-    )

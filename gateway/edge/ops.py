@@ -10,13 +10,13 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from gateway import __version__
-from gateway.core.catalog import Place, near, servable
+from gateway.core.catalog import Place, near, resolve, servable
 from gateway.core.errors import Refusal
 from gateway.core.keys import authenticate, may_use
 from gateway.core.types import ROUTABLE, Caller, Doc, Fleet
 from gateway.edge.front import SERVER
 from gateway.edge.handler import Tables
-from gateway.edge.refuse import not_allowed
+from gateway.edge.refuse import draining, not_allowed
 
 MODELS = "/v1/models"
 
@@ -103,23 +103,24 @@ class Ops:
     # --- models
 
     async def _models(self, request: BaseRequest) -> web.Response:
+        self._refuse_if_draining()
         caller = authenticate(request.headers, self._gateway.tables.keyring)
         return reply({"object": "list", "data": list(self._visible(caller).values())})
 
+    def _refuse_if_draining(self) -> None:
+        if self._gateway.draining:
+            raise draining()
+
     async def _model(self, request: BaseRequest) -> web.Response:
+        self._refuse_if_draining()
         caller = authenticate(request.headers, self._gateway.tables.keyring)
         name = request.path[len(MODELS) + 1 :]
         catalog = self._gateway.tables.catalog
-        entry = catalog.entries.get(name)
-        known = entry is not None and may_use(caller, name, *entry.grants)
-        if entry is None or not known:
-            matches = near(name, self._visible(caller))
-            hint = f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""
-            raise Refusal("model_not_found", f"No backend serves '{name[:100]}'.{hint}", "model")
-        if not servable(catalog, name, _up):
-            raise Refusal("overloaded", f"Every backend of '{name}' is away; try again soon.")
-        doc: Doc = catalog.listed.get(name) or {**catalog.listed[entry.label], "id": name}
-        return reply(doc)
+        entry = resolve(catalog, name, "", caller)
+        if not any(place.model and _up(place) for place in entry.places):
+            raise Refusal("overloaded", f"Every backend of '{name[:100]}' is away; try again soon.")
+        doc = catalog.listed.get(name) or catalog.listed.get(entry.label) or {"object": "model"}
+        return reply({**doc, "id": name})
 
     def _visible(self, caller: Caller) -> dict[str, Doc]:
         """The models that can be served now and that the caller may use."""

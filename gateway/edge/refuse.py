@@ -17,6 +17,16 @@ def internal(rid: str) -> Refusal:
     )
 
 
+def draining() -> Refusal:
+    """For whoever comes too late; a kept connection would only bring more."""
+    return Refusal(
+        "draining",
+        "This gateway is shutting down and takes no new requests. Try again: another instance, or"
+        " this one after its restart, will answer.",
+        headers={"Connection": "close"},
+    )
+
+
 def not_allowed(method: str, path: str, methods: tuple[str, ...]) -> Refusal:
     allow = ", ".join(methods)
     return Refusal(

@@ -90,4 +90,9 @@ def test_a_file_with_every_key_comes_to_the_values_it_says(tmp_path: Path) -> No
     assert config.gpus == {"left": Gpus(agent="http://10.0.0.21:9835", devices=(0, 1))}
     assert not config.discover
     assert config.source == path
-    assert config.warnings == ()
+    assert [line.split(":")[0] for line in config.warnings if "no effect" in line] == [
+        "auth.keys[0]",
+        "store.url",
+        "backends 'left'",
+    ]
+    assert len(config.warnings) == 3

@@ -142,10 +142,12 @@ def test_the_same_key_in_both_keeps_the_limits_of_the_file(tmp_path: Path) -> No
     text = f"auth: {{keys: [{{name: a, key: {A}, max_concurrency: 2}}]}}"
     config = loaded(tmp_path, text, {"API_KEYS": f"{A},{B},{B}"})
     assert [caller.name for caller in config.keyring.callers.values()] == ["a", "key-2"]
-    assert config.warnings == (
+    assert config.warnings[:2] == (
         "API_KEYS[0]: is the key of auth.keys[0] as well; that entry holds",
         "API_KEYS[2]: is the key of API_KEYS[1] as well; that entry holds",
     )
+    assert config.warnings[2].startswith("auth.keys[0]: max_concurrency has no effect")
+    assert len(config.warnings) == 3
 
 
 def test_a_faulty_key_of_the_environment_is_named_by_its_place(tmp_path: Path) -> None:

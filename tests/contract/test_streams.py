@@ -213,6 +213,21 @@ async def test_a_client_that_stops_reading_makes_the_engine_stall_in_bounded_mem
     await asyncio.wait_for(request.aborted.wait(), 2)
 
 
+async def test_the_connection_on_which_a_slow_client_was_served_serves_the_next(
+    farm: Farm, spot: Spot
+) -> None:
+    """The last bytes of an answer may be the ones for which reading was stopped. At which size that
+    happens depends on the kernel's buffers, so many sizes are tried."""
+    for size in range(250_000, 6_500_000, 120_000):
+        spot.engine.script.append(steps.reply(200, b"y" * size))
+        async with farm.gw.client(window=16_384) as slow:
+            await slow.ask("POST", "/v1/chat/completions", [JSON], chat_json("m0"))
+            reply = await slow.read_head()
+            await asyncio.sleep(0.02)
+            assert len((await slow.read_body(reply, 10.0)).body) == size
+        assert (await farm.gw.chat("m0", timeout=3)).status == 200, size
+
+
 async def test_one_slow_client_does_not_hold_up_the_others(farm: Farm, spot: Spot) -> None:
     engine = farm.engines[2]
     engine.reset()

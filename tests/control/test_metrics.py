@@ -81,7 +81,8 @@ def test_every_ended_request_is_counted_by_what_the_client_saw() -> None:
 
 
 def test_labels_are_those_of_the_contract() -> None:
-    metrics = after(replace(GOOD, itl=(1,) * 14, moves=("refused",), cut_by="client"))
+    saved = replace(GOOD, attempts=2, moves=("refused",))
+    metrics = after(replace(saved, itl=(1,) * 14, cut_by="client"))
     metrics.rate_limited("team-a", "requests")
     metrics.set_in_flight_source(lambda: {("chat", "gpu1"): 1})
     metrics.fleet(fleet(gpu1=Sight(load=Load(1, 1, 0.5, 0.5))))
@@ -166,7 +167,7 @@ def test_series_that_alerts_watch_are_there_before_the_first_request() -> None:
     assert samples(families, "portico_config_reloads_total") == {("success",): 0, ("failure",): 0}
 
 
-def test_each_attempt_given_up_is_a_retry_and_a_saved_request_is_one_failover() -> None:
+def test_each_further_attempt_is_a_retry_and_a_saved_request_is_one_failover() -> None:
     metrics = after(replace(GOOD, attempts=3, moves=("refused", "timeout"), stale=2))
     families = page(metrics)
     assert samples(families, "portico_retries_total") == {
@@ -188,10 +189,15 @@ def test_each_attempt_given_up_is_a_retry_and_a_saved_request_is_one_failover() 
     ],
 )
 def test_a_request_that_nobody_answered_is_no_failover(change: dict[str, Any]) -> None:
-    metrics = after(replace(GOOD, moves=("refused",), **change))
+    metrics = after(replace(GOOD, attempts=2, moves=("refused", "reset"), **change))
     families = page(metrics)
     assert samples(families, "portico_failovers_total") == {}
     assert samples(families, "portico_retries_total") == {("chat", "refused"): 1}
+
+
+def test_a_failure_that_nobody_else_was_asked_after_is_no_retry() -> None:
+    outcome = replace(GOOD, status=502, refusal="backend_unreachable", moves=("refused",))
+    assert samples(after(outcome), "portico_retries_total") == {}
 
 
 def test_a_stale_connection_alone_is_a_retry_but_no_failover() -> None:

@@ -129,7 +129,9 @@ def test_memory_is_bounded_however_long_the_stream_and_its_lines_are():
         ({"error": {"message": "bad", "http_status_code": 422}}, (422, "bad")),
         ({"object": "error", "message": "flat", "code": 400}, (400, "flat")),
         ({"error": "text only"}, (0, "text only")),
-        ({"type": "error", "error": {"type": "overloaded_error", "message": "m"}}, (0, "m")),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "m"}}, (529, "m")),
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "m"}, (429, "m")),
+        ({"type": "error", "error": {"type": "api_error", "message": "m"}}, (0, "m")),
         (
             {"type": "response.failed", "response": {"error": {"code": "x", "message": "m"}}},
             (0, "m"),
@@ -152,6 +154,62 @@ def test_a_beginning_is_held_only_while_it_may_become_an_error():
         assert not could_be_fault(harmless)
 
 
+FULL = b'{"message":"full","code":503}'
+OPENINGS = {
+    "spaces": b'data: { "error" : ' + FULL + b"}\n\n",
+    "no space": b'data:{"error":' + FULL + b"}\n\n",
+    "line ends of two bytes": b'data: {"error":' + FULL + b"}\r\n\r\n",
+    "a byte order mark": b'\xef\xbb\xbfdata: {"error":' + FULL + b"}\n\n",
+    "an id line": b'id: 1\nevent: error\ndata: {"error":' + FULL + b"}\n\n",
+    "an object named error": b'data: {"object": "error", ' + FULL[1:] + b"\n\n",
+    "the code first": b'data: {"code":503,"message":"full","error":"Busy"}\n\n',
+    "two data lines": b'data: {"error":\ndata: ' + FULL + b"}\n\n",
+    "an event named error": b"event: error\ndata: " + FULL + b"\n\n",
+    "a failed response": b'event: response.failed\ndata: {"type":"response.failed","response":'
+    b'{"error":' + FULL + b"}}\n\n",
+}
+
+
+@pytest.mark.parametrize("shape", OPENINGS)
+def test_an_error_event_is_held_at_every_split_until_it_is_whole(shape):
+    whole = OPENINGS[shape]
+    for end in range(len(whole) - 3):
+        assert could_be_fault(whole[:end]), whole[:end]
+    event = first_event(whole, b"\n\n")
+    assert event is not None
+    assert first_fault(event)[0] == 503
+
+
+def test_a_regular_first_event_is_not_held_for_more_than_its_first_member():
+    for regular in (
+        b'data: {"object":"chat.completion.chunk","id"',
+        b'data: {"choices":',
+        b'event: response.created\ndata: {"type":"response.',
+        b'event: message_start\ndata: {"message":',
+        b'data: {"type":"response.created"',
+    ):
+        assert not could_be_fault(regular), regular
+
+
+def test_a_comment_that_comes_with_an_error_does_not_hide_it():
+    """sheet: tgi 7, a comment line after every 15 s of silence."""
+    event = first_event(b': \n\nretry: 9\n\ndata: {"error":"full"}\n\n', b"\n\n")
+    assert event == b'data: {"error":"full"}\n\n'
+    assert first_event(b": ping\n\n", b"\n\n") == b": ping\n\n"
+
+
+def test_an_event_named_error_is_one_whatever_it_holds():
+    assert first_fault(b"event: error\ndata: no room\n\n") == (0, "no room")
+    assert first_fault(b"event:error\ndata: {}\n\n") == (0, "the engine gave no reason")
+
+
+def test_a_runtimes_own_reading_of_an_error_comes_first():
+    def own(event):
+        return 418, "mine"
+
+    assert fault_in({"error": {"message": "m", "code": 500}}, own) == (418, "mine")
+
+
 def test_the_first_event_is_whole_only_with_its_separator():
     assert first_event(b"data: {}\n", b"\n\n") is None
     assert first_event(b"\r\ndata: {}\r\n\r\nrest", b"\n\n") == b"data: {}\n\n"
@@ -171,6 +229,29 @@ def test_an_ollama_stream_ends_with_done_true():
     assert extract(watch.head, watch.tail, 0).output == 3
     unfinished, _ = watch_all(ollama.grammar(Op.GENERATE), [frames[:42]])
     assert not unfinished.ended
+
+
+def test_pieces_are_counted_alike_at_every_split():
+    data = recorded("vllm-0.32.0", "chat_stream")
+    for size in (1, 13, 100):
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        assert watch_all(openai.grammar(Op.CHAT), pieces)[0].pieces == 9
+
+
+def test_pieces_of_every_kind_are_counted_in_one_read():
+    deltas = [
+        {"content": "", "reasoning_content": "x"},
+        {"content": "x"},
+        {"content": None, "reasoning": "x"},
+        {"tool_calls": [{"function": {"arguments": "{"}}]},
+        {"role": "assistant", "content": ""},
+    ]
+    events = [
+        b"data: " + json.dumps({"choices": [{"delta": delta}]}, separators=(",", ":")).encode()
+        for delta in deltas
+    ]
+    data = b"\n\n".join(events) + b"\n\n"
+    assert watch_all(openai.grammar(Op.CHAT), [data])[0].pieces == 4
 
 
 def test_pieces_of_content_are_counted_and_the_rest_is_not():

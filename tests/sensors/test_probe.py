@@ -343,10 +343,23 @@ async def test_every_shipped_runtime_is_recognised_and_keeps_fitting(name: str) 
 @pytest.mark.parametrize("old", [row.name for row in backends.RUNTIMES if not row.cloud])
 async def test_a_shipped_engine_swapped_for_any_other_no_longer_fits(old: str) -> None:
     async with FakeEngine(old) as engine, Asker() as asker:
-        who = await identify(asker, Backend("b", f"http://127.0.0.1:{engine.port}"))
-    assert isinstance(who, Identity)
+        backend = Backend("b", f"http://127.0.0.1:{engine.port}")
+        who = await identify(asker, backend)
+        assert isinstance(who, Identity)
+        before, _ = await observe(asker, backend, who, NOTHING)
     for row in backends.RUNTIMES:
         if row.name != old:
             async with FakeEngine(row.name) as other, Asker() as asker:
                 there = Backend("b", f"http://127.0.0.1:{other.port}")
                 assert (await observe(asker, there, who, NOTHING))[1] is False, row.name
+                assert (await observe(asker, there, who, before))[1] is False, row.name
+
+
+async def test_marks_among_the_remembered_answers_are_asked_for_again_before_they_count() -> None:
+    row = replace(ALPHA, fingerprint=lambda e: "no /mark" if e["/mark"].status == 404 else None)
+    async with Stub({**alpha(), "/mark": page("", 404)}) as stub:
+        before, fits = await look(stub, row)
+        assert fits
+        assert (await look(stub, row, before))[1] is True
+    async with Stub(alpha()) as stub:
+        assert (await look(stub, row, before))[1] is False

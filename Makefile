@@ -1,0 +1,91 @@
+# Everything a checkout can do. Needs make and Python 3.11 or newer; the rest is set up in .venv.
+#   make run ARGS="--port 9000"     make test     make check     make test-engines
+# Another interpreter: make PYTHON=python3.13 run
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --no-input --disable-pip-version-check -qq
+JOBS ?= 2
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lint test-engines models clean
+
+help:
+	@echo "make run           start the gateway on 127.0.0.1:8000 (options: ARGS=\"--port 9000\")"
+	@echo "make test          run the tests"
+	@echo "make check         format, lint, types, tests: what has to pass before a commit"
+	@echo "make format        put the sources into shape"
+	@echo "make test-engines  drive real engines (llama.cpp, vLLM on the CPU) through the gateway"
+	@echo "make models        write the generated files again"
+	@echo "make clean         remove the environment and all that was built"
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no '$(PYTHON)' here. Install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Portico needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "No virtual environment could be made. On Debian and Ubuntu, install python3-venv and try again." >&2; exit 1; }
+	@touch $@
+
+# The demo's engine is a wheel that not every platform has: the gateway runs without it.
+$(VENV)/.run: $(VENV)/.made pyproject.toml
+	@echo "setting up $(VENV) (once)"
+	@$(PIP) --only-binary xllamacpp -e '.[demo]' || { \
+	  echo "The demo engine cannot be installed here; going on without it."; $(PIP) -e .; }
+	@touch $@
+
+# After .run, so that two of them never install at the same time.
+$(VENV)/.dev: $(VENV)/.run
+	@echo "setting up the tools for tests in $(VENV) (once)"
+	@$(PIP) -e '.[demo,dev]'
+	@touch $@
+
+run: $(VENV)/.run
+	@$(BIN)/portico serve --demo $(ARGS)
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The suite is not collected by a plain pytest run, hence options of its own.
+test-engines: $(VENV)/.dev
+	@$(BIN)/python tests/engines/install.py
+	$(BIN)/python -m pytest -o addopts="-q --strict-markers" -p no:xdist tests/engines $(ARGS)
+
+models: $(VENV)/.run
+	$(BIN)/python tools/models_table.py
+	$(BIN)/python tools/config_schema.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What the gateway costs beside its peers (bench/README.md). Options: ARGS="--rounds 1 --details"
+.PHONY: bench bench-peers soak profile
+SECONDS ?= 180
+
+bench: $(VENV)/.run
+	@$(BIN)/python -m bench.run $(ARGS)
+
+bench-peers: $(VENV)/.run
+	@$(BIN)/python -m bench.install $(ARGS)
+
+soak: $(VENV)/.run
+	@$(BIN)/python -m bench.soak --seconds $(SECONDS) $(ARGS)
+
+profile: $(VENV)/.run
+	@$(BIN)/python -m bench.profile $(ARGS)
