@@ -327,6 +327,7 @@ class Exchange:
             and self._chunked
             and self._strip is None
             and self._own is None
+            and self._grammar.usual != b""
             and not self._runtime.needs_finish
         )
         if self._stream:

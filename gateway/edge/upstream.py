@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-_CHUNK = re.compile(rb"([0-9a-fA-F]{1,7})\r\n")
+_CHUNK = re.compile(rb"[0-9a-fA-F]{1,7}\r\n")
 """The size line of a chunk without extensions (RFC 9112 7.1)."""
 
 HEAD_LIMIT = 65536
@@ -149,11 +149,11 @@ class Connection(asyncio.Protocol):
             # Bytes that nobody asked for: whatever they are, the next answer must not begin so.
             self.abort()
             return
-        if self._boundary and (size := _CHUNK.match(data)) is not None:
+        if self._boundary and (size := _CHUNK.match(data)):
             # The usual read: one whole chunk. The parser stands where a chunk begins, so one that
             # it is never shown does not confuse it.
             start = size.end()
-            if len(data) == start + (length := int(size.group(1), 16)) + 2 and length:
+            if len(data) == start + int(data[: start - 2], 16) + 2 > start + 2:
                 self._sink.on_chunk(data, start)
                 return
         self.answered = True
