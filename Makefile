@@ -47,7 +47,7 @@ run: $(VENV)/.run
 	@$(BIN)/portico serve --demo $(ARGS)
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -55,7 +55,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -69,6 +69,7 @@ test-engines: $(VENV)/.dev
 models: $(VENV)/.run
 	$(BIN)/python tools/models_table.py
 	$(BIN)/python tools/config_schema.py
+	$(BIN)/python tools/config_reference.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench

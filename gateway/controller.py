@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -48,16 +47,15 @@ class Controller:
         config: Config,
         port: int,
         *,
+        instance: str,
         board: Board,
         load: Callable[[], Config],
         see: Callable[[Fleet], None],
         configured: Callable[[Config], None],
     ) -> None:
-        self.instance = uuid.uuid4().hex
         self.config = config
         self.metrics = Metrics()
         self._port = port
-        self._board = board
         self._load = load
         self._see = see
         self._configured = configured
@@ -73,12 +71,10 @@ class Controller:
             pulse=board.pulse,
             publish=self._publish,
             discoverer=discoverer,
-            instance=self.instance,
+            instance=instance,
         )
 
     def _publish(self, fleet: Fleet) -> None:
-        for name in fleet.backends:
-            self._board.name(name)
         self.metrics.fleet(fleet)
         self._see(fleet)
 

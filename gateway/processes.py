@@ -8,18 +8,21 @@ import asyncio
 import contextlib
 import logging
 import os
-import pickle
+import shutil
 import signal
 import socket
+import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gateway import __version__
 from gateway.config import Config
 from gateway.control.exposition import State
+from gateway.control.gathered import Gathered
 from gateway.control.openapi import document
 from gateway.controller import Controller
 from gateway.core.errors import Refusal
@@ -31,6 +34,7 @@ from gateway.logs import AccessLog
 from gateway.sink import Sink
 from gateway.sockets import tls_context
 from gateway.state.board import Board
+from gateway.state.kept import Kept
 from gateway.state.link import Asked, Hub, Message, Spoke
 from gateway.tasks import Tasks
 from gateway.worker import Worker
@@ -48,17 +52,23 @@ TELL_EVERY = 0.5
 
 UNASKED = 0
 
+END, RELOAD = signal.SIGUSR1, signal.SIGUSR2
+"""What the supervisor asks of its processes. They do not heed the signals that ask it of the whole
+gateway, since those may be sent to all of a group at once and would count twice."""
+
 InFlight = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What every process of one gateway is given."""
+    """What every process of one gateway is given. ``instance`` is the gateway's own id, by which
+    it knows itself behind an address."""
 
     config: Config
     load: Callable[[], Config]
     sink: Sink
     sockets: list[socket.socket]
+    instance: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def port(self) -> int:
@@ -67,6 +77,26 @@ class Setting:
 
     def access(self) -> AccessLog:
         return AccessLog(self.sink, self.config.log_format)
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """What the supervisor shares with all that it forks: where the control process listens, what
+    it has kept, and a pipe that ends with the supervisor."""
+
+    path: str
+    kept: Kept
+    lifeline: int
+
+
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """What a control process leaves to the next: the configuration that took over last, which
+    need not be what the file says now, and all that was counted."""
+
+    config: Config
+    own: State
+    gathered: Gathered
 
 
 class Serving(ABC):
@@ -82,13 +112,11 @@ class Serving(ABC):
             access=setting.access(),
             senses=self,
             own_pages=Ops(self),
-            made=self.made,
         )
 
     @property
-    @abstractmethod
     def instance(self) -> str:
-        """This gateway's own id, by which it knows itself behind an address."""
+        return self.setting.instance
 
     @property
     def tables(self) -> Tables:
@@ -121,21 +149,6 @@ class Serving(ABC):
     def stale(self, name: str) -> None:
         """What is known of a backend seems out of date."""
 
-    @abstractmethod
-    def made(self, response_id: str, backend: str) -> None:
-        """A backend made a response that is stored there."""
-
-    def asked_to_stop(self) -> None:
-        """The first time drain, the second time leave."""
-        if self.stop.is_set():
-            self.leave_at_once()
-        self.stop.set()
-
-    def leave_at_once(self) -> None:
-        self.worker.flush()
-        self.setting.sink.close()
-        os._exit(0)
-
     async def drain(self) -> None:
         if not await self.worker.drain(self.config.server.drain_timeout):
             log.warning(
@@ -147,6 +160,19 @@ def on_signals(*numbers: signal.Signals, call: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in numbers:
         loop.add_signal_handler(number, call)
+    # The supervisor holds them back over a fork, so that none comes before there is a handler.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+def on_end_of(lifeline: int, call: Callable[[], None]) -> None:
+    """Call once when the supervisor is gone, whatever way: its end of the pipe closes with it."""
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(lifeline)
+        call()
+
+    loop.add_reader(lifeline, ended)
 
 
 class Alone(Serving):
@@ -157,6 +183,7 @@ class Alone(Serving):
         self.controller = Controller(
             setting.config,
             setting.port,
+            instance=setting.instance,
             board=self.board,
             load=setting.load,
             see=self.worker.see,
@@ -167,10 +194,6 @@ class Alone(Serving):
     def _configured(self, config: Config) -> None:
         self.config = config
         self.worker.configure(config)
-
-    @property
-    def instance(self) -> str:
-        return self.controller.instance
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         return await self.controller.page(
@@ -185,9 +208,6 @@ class Alone(Serving):
 
     def stale(self, name: str) -> None:
         self.controller.sensors.stale(name)
-
-    def made(self, response_id: str, backend: str) -> None:
-        """The one handler remembers by itself."""
 
     async def run(self) -> None:
         """Serve until a signal ends it."""
@@ -209,42 +229,36 @@ class Alone(Serving):
             await self.controller.close()
 
     def asked_to_stop(self) -> None:
+        """The first time drain, the second time leave."""
         if self.stop.is_set():
             log.warning("second signal: leaving at once; requests in flight are cut")
-        super().asked_to_stop()
+            self.worker.flush()
+            self.setting.sink.close()
+            os._exit(0)
+        self.stop.set()
 
 
 class Working(Serving):
     """A worker beside a control process, from which it gets configuration and fleets. Without it,
     it goes on with the last it was given."""
 
-    def __init__(self, setting: Setting, board: Board) -> None:
+    def __init__(self, setting: Setting, board: Board, ties: Ties) -> None:
         super().__init__(setting, board)
+        self._ties = ties
         self._tasks = Tasks()
-        self._spoke = Spoke(os.getpid(), self._hear)
-        self._told = 0
         self._asked = Asked()
-        self._instance = ""
+        self._spoke = Spoke(uuid.uuid4().hex, self._hear, self._asked.lost)
+        self._told = 0
         self._known = asyncio.Event()
-
-    @property
-    def instance(self) -> str:
-        return self._instance
 
     def _hear(self, kind: str, content: Any) -> None:
         match kind:
-            case "instance":
-                self._instance = content
             case "config":
                 self.config = content
                 self.worker.configure(content)
             case "fleet":
-                fleet, columns = content
-                self.board.columns.update(columns)
-                self.worker.see(fleet)
+                self.worker.see(content)
                 self._known.set()
-            case "made":
-                self.worker.handler.makers.remember(*content)
             case "counts?":
                 self._tell_counts(content)
             case "page":
@@ -258,22 +272,29 @@ class Working(Serving):
         """Tell the counts now and then, so that few are lost when this process is killed."""
         while True:
             await asyncio.sleep(TELL_EVERY)
-            if self._told != self.worker.reported and self._spoke.connected:
+            if self._told != self.worker.reported and self._spoke.connected.is_set():
                 self._told = self.worker.reported
                 self._tell_counts(UNASKED)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
-        """Ask the control process, which asks all the others."""
-        try:
-            page: tuple[bytes, str] = await self._asked.ask(
-                lambda number: self._spoke.say("page?", (number, accept)), PAGE_WITHIN
-            )
-        except TimeoutError:
-            raise Refusal(
-                "overloaded",
-                "The process that keeps the metrics does not answer; it is being restarted."
-                " Requests are served meanwhile. Scrape again.",
-            ) from None
+        """Ask the control process, which asks all the others. One that has died is replaced in a
+        moment, so it is worth waiting for the next."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PAGE_WITHIN):
+                while True:
+                    await self._spoke.connected.wait()
+                    with contextlib.suppress(ConnectionError):
+                        return await self._page(accept)
+        raise Refusal(
+            "overloaded",
+            "The process that keeps the metrics does not answer; it is being restarted."
+            " Requests are served meanwhile. Scrape again.",
+        )
+
+    async def _page(self, accept: str) -> tuple[bytes, str]:
+        page: tuple[bytes, str] = await self._asked.ask(
+            lambda number: self._spoke.say("page?", (number, accept)), PAGE_WITHIN
+        )
         return page
 
     def trouble(self, name: str, detail: str) -> None:
@@ -285,13 +306,18 @@ class Working(Serving):
     def stale(self, name: str) -> None:
         self._spoke.say("stale", (name,))
 
-    def made(self, response_id: str, backend: str) -> None:
-        self._spoke.say("made", (response_id, backend))
+    def _abandoned(self) -> None:
+        """Without a supervisor nobody would replace us or end us. What has begun may end, but the
+        port is left to whoever is started instead."""
+        log.warning("the supervisor is gone: this worker drains and ends")
+        self.worker.stop_listening()
+        self.stop.set()
 
-    async def run(self, path: str) -> None:
+    async def run(self) -> None:
         """Serve until the supervisor ends it."""
-        on_signals(signal.SIGTERM, call=self.asked_to_stop)
-        self._tasks.spawn(self._spoke.run(path), "link")
+        on_signals(END, call=self.stop.set)
+        on_end_of(self._ties.lifeline, self._abandoned)
+        self._tasks.spawn(self._spoke.run(self._ties.path), "link")
         self._tasks.spawn(self._keep_telling(), "counts")
         waits = [asyncio.ensure_future(e.wait()) for e in (self._known, self.stop)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -303,44 +329,50 @@ class Working(Serving):
             await self.drain()
         finally:
             await self.worker.close()
+            self._tell_counts(UNASKED)
             await self._tasks.cancel_all()
 
 
 class Controlling:
     """The control process: it looks, reloads and counts, and tells the workers."""
 
-    def __init__(self, setting: Setting, board: Board, announce: bool) -> None:
+    def __init__(self, setting: Setting, board: Board, ties: Ties, announce: bool) -> None:
+        self._setting = setting
+        self._ties = ties
         self._announce = announce
-        self._board = board
+        self._to_keep = False
         self._stop = asyncio.Event()
         self._tasks = Tasks()
-        self._hub = Hub(self._hear, self._greeting, self._left)
-        self._kept = Path()
+        self._hub = Hub(self._hear, self._greeting)
         self._asked = Asked()
-        # By process id: what a worker that died had counted stays.
-        self._last: dict[int, State] = {}
+        self._looked = False
+        legacy: Legacy | None = ties.kept.read()
+        self._gathered = Gathered() if legacy is None else legacy.gathered
         self.controller = Controller(
-            setting.config,
+            setting.config if legacy is None else legacy.config,
             setting.port,
+            instance=setting.instance,
             board=board,
             load=setting.load,
             see=self._see,
-            configured=lambda config: self._hub.tell_all("config", config),
+            configured=self._configured,
         )
-        self._looked = False
+        if legacy is not None:
+            self.controller.metrics.merge(legacy.own)
 
     def _see(self, fleet: Fleet) -> None:
         if self._looked:
-            self._hub.tell_all("fleet", (fleet, self._board.columns))
+            self._hub.tell_all("fleet", fleet)
+
+    def _configured(self, config: Config) -> None:
+        self._keep()
+        self._to_keep = True  # the reload is yet to be counted
+        self._hub.tell_all("config", config)
 
     def _greeting(self) -> list[Message]:
-        return [
-            ("instance", self.controller.instance),
-            ("config", self.controller.config),
-            ("fleet", (self.controller.sensors.fleet, self._board.columns)),
-        ]
+        return [("config", self.controller.config), ("fleet", self.controller.sensors.fleet)]
 
-    def _hear(self, worker: int, kind: str, content: Any) -> None:
+    def _hear(self, worker: str, kind: str, content: Any) -> None:
         sensors = self.controller.sensors
         match kind:
             case "trouble":
@@ -349,58 +381,69 @@ class Controlling:
                 sensors.learned(*content)
             case "stale":
                 sensors.stale(*content)
-            case "made":
-                self._hub.tell_all("made", content, but=worker)
             case "counts":
                 number, state, in_flight = content
-                self._last[worker] = state
-                self._asked.answered(number, (state, in_flight))
+                self._gathered.told(worker, state, time.monotonic())
+                self._to_keep = True
+                self._asked.answered(number, in_flight)
             case "page?":
                 self._tasks.spawn(self._page(worker, *content), "metrics page")
             case "ready" if self._announce:
                 self._announce = False
                 self.controller.announce(sorted(_served(sensors.fleet)))
 
-    def _left(self, worker: int) -> None:
-        """Write down what the departed had counted, for a control process after this one."""
-        gone = {pid: state for pid, state in self._last.items() if pid not in self._hub.workers}
-        with contextlib.suppress(OSError):
-            self._kept.write_bytes(pickle.dumps(gone))
+    def _keep(self) -> None:
+        """Leave all to the next control process, should this one be killed now."""
+        metrics, config = self.controller.metrics, self.controller.config
+        self._ties.kept.write(Legacy(config, metrics.state(), self._gathered))
+        self._to_keep = False
 
-    def _recall(self) -> None:
-        with contextlib.suppress(OSError, pickle.UnpicklingError, EOFError):
-            self._last.update(pickle.loads(self._kept.read_bytes()))  # noqa: S301 - our own file
+    async def _keep_keeping(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_EVERY)
+            self._gathered.tidy(self._hub.workers, time.monotonic())
+            if self._to_keep:
+                self._keep()
 
-    async def _page(self, worker: int, number: int, accept: str) -> None:
-        """Every worker's counts, of those that are gone the last that was heard."""
-        answers = await asyncio.gather(*(self._counts(w) for w in self._hub.workers))
+    async def _page(self, worker: str, number: int, accept: str) -> None:
+        """Every worker's counts, of those that are gone the last that was heard. What has been
+        shown is kept, since a counter must not go down."""
+        answers = await asyncio.gather(*(self._in_flight(w) for w in self._hub.workers))
         in_flight: dict[tuple[str, str], int] = {}
-        for _, busy in answers:
+        for busy in answers:
             for key, count in busy.items():
                 in_flight[key] = in_flight.get(key, 0) + count
-        states = [*self._last.values()]
-        page = await self.controller.page(accept, states, in_flight)
+        self._keep()
+        page = await self.controller.page(accept, self._gathered.states, in_flight)
         self._hub.tell(worker, "page", (number, page))
 
-    async def _counts(self, worker: int) -> tuple[State | None, InFlight]:
+    async def _in_flight(self, worker: str) -> InFlight:
+        """Ask a worker for its counts; what is counted for good is noted as it comes."""
         try:
-            answer: tuple[State, InFlight] = await self._asked.ask(
+            answer: InFlight = await self._asked.ask(
                 lambda number: self._hub.tell(worker, "counts?", number), ANSWER_WITHIN
             )
         except TimeoutError:
-            return None, {}
+            return {}
         return answer
 
-    async def run(self, path: str) -> None:
+    def _abandoned(self) -> None:
+        """The supervisor is gone, and with it whoever would clear up."""
+        shutil.rmtree(Path(self._ties.path).parent, ignore_errors=True)
+        self._stop.set()
+
+    async def run(self) -> None:
         """Look and tell until the supervisor ends it."""
-        on_signals(signal.SIGTERM, call=self._stop.set)
-        on_signals(signal.SIGHUP, call=self.controller.asked_to_reload)
-        self._kept = Path(f"{path}.counts")
-        self._recall()
+        on_signals(END, call=self._stop.set)
+        on_signals(RELOAD, call=self.controller.asked_to_reload)
+        on_end_of(self._ties.lifeline, self._abandoned)
+        for sock in self._setting.sockets:
+            sock.close()  # the port is the workers'
+        self._tasks.spawn(self._keep_keeping(), "keeping")
         try:
             await self.controller.start()
             self._looked = True
-            await self._hub.listen(path)
+            await self._hub.listen(self._ties.path)
             await self._stop.wait()
         finally:
             self._hub.close()

@@ -7,12 +7,14 @@ import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from gateway.core.types import Pulse
+from gateway.state.makers import Book, Makers
 
 MOST_BACKENDS = 1024
-"""Columns of the page. Backends over that (ever seen in one life) are not counted."""
+"""Columns of the page. Backends over that (ever seen in one life) share the last one."""
 
 
 @dataclass(slots=True)
@@ -26,19 +28,33 @@ class Lane:
 
 class Page:
     """Memory that forked processes share: a row for each of ``rows`` writers, a column for each
-    backend. ``lock`` guards what must not be exceeded by two writers at once."""
+    backend. ``lock`` guards what must not be exceeded by two writers at once. ``book`` says who
+    made a stored response."""
 
-    __slots__ = ("_bytes", "counts", "last", "lock", "oldest", "rows")
+    __slots__ = ("_bytes", "book", "counts", "last", "lock", "marks", "oldest", "rows")
 
     def __init__(self, rows: int, lock: AbstractContextManager[object] | None = None) -> None:
         size = rows * MOST_BACKENDS
-        self._bytes = mmap.mmap(-1, 3 * 8 * size)
+        self._bytes = mmap.mmap(-1, 3 * 8 * size + 8 * MOST_BACKENDS)
         view = memoryview(self._bytes)
         self.rows = rows
         self.counts = view[: 8 * size].cast("q")
         self.oldest = view[8 * size : 16 * size].cast("d")
-        self.last = view[16 * size :].cast("d")
+        self.last = view[16 * size : 24 * size].cast("d")
+        self.marks = view[24 * size :].cast("Q")
         self.lock: AbstractContextManager[object] = lock or nullcontext()
+        self.book = Book(self.lock)
+
+    def column(self, backend: str) -> int:
+        """The column of a backend, given out at first sight. What it is stands on the page, so
+        that all processes mean the same, and those that replace them too."""
+        mark = _mark(backend)
+        with self.lock:
+            for column in range(MOST_BACKENDS - 1):
+                if self.marks[column] in (0, mark):
+                    self.marks[column] = mark
+                    return column
+        return MOST_BACKENDS - 1
 
     def total(self, column: int) -> int:
         """Requests in flight at a backend, over all writers."""
@@ -50,6 +66,10 @@ class Page:
         for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
             self.counts[cell] = 0
             self.oldest[cell] = 0.0
+
+
+def _mark(backend: str) -> int:
+    return int.from_bytes(blake2b(backend.encode(), digest_size=8).digest(), "big") or 1
 
 
 class Busy(Mapping[str, int]):
@@ -77,10 +97,10 @@ class Busy(Mapping[str, int]):
 
 
 class Board:
-    """One process's hand on the page. ``columns`` says which backend has which column: the control
-    process gives them out, so that all processes mean the same."""
+    """One process's hand on the page. ``columns`` says which backend has which column, as far as
+    this process has seen them; ``makers`` who made which response."""
 
-    __slots__ = ("_lanes", "_next", "_page", "_row", "busy", "by_model", "columns")
+    __slots__ = ("_lanes", "_next", "_page", "_row", "busy", "by_model", "columns", "makers")
 
     def __init__(self, page: Page | None = None, row: int = 0) -> None:
         self._page = page or Page(1)
@@ -89,11 +109,15 @@ class Board:
         self._next = 0
         self.columns: dict[str, int] = {}
         self.busy = Busy(self._page, self.columns)
+        self.makers = Makers(self._page.book, self.columns)
         self.by_model: dict[tuple[str, str], int] = {}
 
     def name(self, backend: str) -> int:
-        """The backend's column, given out at first sight."""
-        return self.columns.setdefault(backend, min(len(self.columns), MOST_BACKENDS - 1))
+        """The backend's column; ``busy`` knows the backend from here on."""
+        column = self.columns.get(backend)
+        if column is None:
+            column = self.columns[backend] = self._page.column(backend)
+        return column
 
     def lane(self, backend: str) -> Lane:
         """The backend's lane, in which an exchange notes the bytes that come."""

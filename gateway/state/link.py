@@ -6,7 +6,6 @@ which is what makes pickle safe here."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import pickle
 import struct
@@ -19,6 +18,10 @@ _LENGTH = struct.Struct(">I")
 
 RETRY = 0.2
 """Seconds between a worker's tries to find the control process again."""
+
+CLOGGED = 32 * 1024 * 1024
+"""Bytes that may wait for a process that reads nothing. Beyond them the connection is broken off;
+should that process come to itself, it makes a new one and is told all it needs."""
 
 Message = tuple[str, Any]
 """A kind and what belongs to it."""
@@ -34,27 +37,30 @@ async def read(reader: asyncio.StreamReader) -> Message | None:
     return message
 
 
-def write(writer: asyncio.StreamWriter, kind: str, content: Any) -> None:
+def frame(kind: str, content: Any) -> bytes:
+    message = pickle.dumps((kind, content), pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(message)) + message
+
+
+def write(writer: asyncio.StreamWriter, framed: bytes) -> None:
     """Send a message; on a connection that is gone it is lost."""
-    frame = pickle.dumps((kind, content), pickle.HIGHEST_PROTOCOL)
-    if not writer.is_closing():
-        writer.write(_LENGTH.pack(len(frame)) + frame)
+    if writer.is_closing():
+        return
+    writer.write(framed)
+    if writer.transport.get_write_buffer_size() > CLOGGED:
+        writer.transport.abort()
 
 
 class Hub:
     """The control process's end. ``hear(worker, kind, content)`` gets what workers say; ``greet``
-    gives the messages that a worker gets first; ``left(worker)`` is told when one is gone."""
+    gives the messages that a worker gets first."""
 
     def __init__(
-        self,
-        hear: Callable[[int, str, Any], None],
-        greet: Callable[[], list[Message]],
-        left: Callable[[int], None],
+        self, hear: Callable[[str, str, Any], None], greet: Callable[[], list[Message]]
     ) -> None:
         self._hear = hear
         self._greet = greet
-        self._left = left
-        self._writers: dict[int, asyncio.StreamWriter] = {}
+        self._writers: dict[str, asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
 
     async def listen(self, path: str) -> None:
@@ -63,32 +69,36 @@ class Hub:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hello = await read(reader)
         if hello is None:
+            writer.close()
             return
-        worker: int = hello[1]
+        worker: str = hello[1]
         self._writers[worker] = writer
-        for kind, content in self._greet():
-            write(writer, kind, content)
-        while (message := await read(reader)) is not None:
-            self._hear(worker, *message)
-        if self._writers.get(worker) is writer:
-            del self._writers[worker]
-            self._left(worker)
-        writer.close()
+        try:
+            for message in self._greet():
+                write(writer, frame(*message))
+            while (heard := await read(reader)) is not None:
+                self._hear(worker, *heard)
+        except Exception:
+            log.exception("a fault of ours with what a worker said")
+        finally:
+            if self._writers.get(worker) is writer:
+                del self._writers[worker]
+            writer.close()
 
     @property
-    def workers(self) -> set[int]:
+    def workers(self) -> set[str]:
         """Those that are connected."""
         return set(self._writers)
 
-    def tell(self, worker: int, kind: str, content: Any) -> None:
+    def tell(self, worker: str, kind: str, content: Any) -> None:
         writer = self._writers.get(worker)
         if writer is not None:
-            write(writer, kind, content)
+            write(writer, frame(kind, content))
 
-    def tell_all(self, kind: str, content: Any, but: int | None = None) -> None:
-        for worker in self._writers:
-            if worker != but:
-                self.tell(worker, kind, content)
+    def tell_all(self, kind: str, content: Any) -> None:
+        framed = frame(kind, content)
+        for writer in self._writers.values():
+            write(writer, framed)
 
     def close(self) -> None:
         if self._server is not None:
@@ -99,36 +109,43 @@ class Hub:
 
 class Spoke:
     """A worker's end. It looks for the control process until it finds it, and again when it is
-    gone; meanwhile what it says is lost, and what it knows stays."""
+    gone (of which ``lost`` is told); meanwhile what it says is lost, and what it knows stays."""
 
-    def __init__(self, worker: int, hear: Callable[[str, Any], None]) -> None:
+    def __init__(
+        self, worker: str, hear: Callable[[str, Any], None], lost: Callable[[], None]
+    ) -> None:
         self._worker = worker
         self._hear = hear
+        self._lost = lost
         self._writer: asyncio.StreamWriter | None = None
+        self.connected = asyncio.Event()
 
     async def run(self, path: str) -> None:
         while True:
-            with contextlib.suppress(OSError):
+            try:
                 await self._listen(*await asyncio.open_unix_connection(path))
+            except OSError:
+                pass
+            except Exception:
+                log.exception("a fault of ours with what the control process said")
             await asyncio.sleep(RETRY)
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        write(writer, "hello", self._worker)
+        write(writer, frame("hello", self._worker))
         self._writer = writer
+        self.connected.set()
         try:
             while (message := await read(reader)) is not None:
                 self._hear(*message)
         finally:
             self._writer = None
+            self.connected.clear()
             writer.close()
-
-    @property
-    def connected(self) -> bool:
-        return self._writer is not None
+            self._lost()
 
     def say(self, kind: str, content: Any) -> None:
         if self._writer is not None:
-            write(self._writer, kind, content)
+            write(self._writer, frame(kind, content))
 
 
 class Asked:
@@ -139,7 +156,7 @@ class Asked:
         self._next = 0
 
     async def ask(self, send: Callable[[int], None], within: float) -> Any:
-        """The answer to what ``send(number)`` asks. Raises TimeoutError."""
+        """The answer to what ``send(number)`` asks. Raises TimeoutError, ConnectionError."""
         self._next += 1
         number = self._next
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -154,3 +171,9 @@ class Asked:
         future = self._open.get(number)
         if future is not None and not future.done():
             future.set_result(answer)
+
+    def lost(self) -> None:
+        """Nobody will answer any more."""
+        for future in self._open.values():
+            if not future.done():
+                future.set_exception(ConnectionError("the other process is gone"))
