@@ -140,10 +140,9 @@ class Bench:
         spent = scenario.seconds + scenario.warmup
         try:
             out, _ = load.communicate(timeout=spent * self.scale + scenario.grace + OVERTIME)
-        except subprocess.TimeoutExpired:
-            load.kill()
+        finally:
+            load.kill()  # of no effect on one that has ended
             load.wait()
-            raise
         row: Row = json.loads(out)
         return row
 
@@ -152,6 +151,8 @@ class Bench:
         stand.thaw()
         time.sleep(SETTLING)
         row = self._finish(self._generate(stand, scenario, engine), scenario)
+        if not row["machine_busy_s"]:
+            raise ValueError("the machine stood still for the whole of the measured time")
         known, whole = sum(row["cpu"].values()), row["processors"] * row["secs"]
         row["foreign_pct"] = round(max(0.0, 100 * (row["machine_busy_s"] - known) / whole), 1)
         row["threads"] = stand.threads

@@ -58,9 +58,7 @@ class Worker:
             senses=senses,
             report=self._report,
             own_pages=own_pages,
-            made=_is_in_the_book,
         )
-        self.handler.makers = board.makers
         self._front = FrontServer(self.handler, self._loop)
         self._chores = self._loop.call_later(HOUSEKEEPING, self._do_chores)
 
@@ -142,7 +140,3 @@ class Worker:
         self._pool.close()
         self._chores.cancel()
         self.flush()
-
-
-def _is_in_the_book(response_id: str, backend: str) -> None:
-    """The board's makers are known to all processes; nobody need be told."""

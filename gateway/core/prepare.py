@@ -15,10 +15,10 @@ STREAMS_USAGE = frozenset({Op.CHAT, Op.COMPLETIONS})
 """Surfaces on which ``stream_options`` exists."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
-    """``target`` is the path with the id and query still to be added by nobody; ``body`` what is
-    sent; ``strip_usage`` True when we asked for a usage event that the caller did not."""
+    """``path`` and ``body`` as they are sent (``body`` is let go once an answer has begun);
+    ``strip_usage`` True when we asked for a usage event that the caller did not."""
 
     path: str
     body: bytes

@@ -185,12 +185,12 @@ class PublicModel:
     policy: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One request as understood at the door. ``body`` are the bytes that came; ``doc`` is the
     parsed object (empty for multipart and for calls without a body). ``arrived`` is monotonic
     seconds. ``path`` is the route's template; ``tail`` is what follows the surface's own path
-    (an id, ``/cancel``)."""
+    (an id, ``/cancel``). The one change ever made to a Call is ``forget``."""
 
     id: str
     wire: Wire
@@ -206,6 +206,10 @@ class Call:
     user: str = ""
     tail: str = ""
     arrived: float = 0.0
+
+    def forget(self) -> None:
+        """Let go of the body, which may be megabytes, when it will not be sent again."""
+        self.body, self.doc = b"", {}
 
 
 @dataclass(frozen=True, slots=True)

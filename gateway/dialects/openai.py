@@ -21,6 +21,7 @@ _DONE = Grammar(
     content=_CONTENT,
     usual=b'"content":"',
     empty=b'"content":""',
+    head=0,  # here usage comes last
 )
 _RESPONSES = Grammar(
     end_hint=b"response.",

@@ -34,8 +34,9 @@ class Grammar:
     each piece of generated text, of which ``usual`` is the beginning that nearly all have and
     ``empty`` the same without text, so that they can mostly be counted without the pattern;
     ``separator`` ends an event; ``failure_ends`` where an event that tells of a failure is a
-    regular end. A quotation mark inside a JSON string is always escaped, so a pattern with bare
-    quotes cannot match generated text."""
+    regular end; ``head`` is how much of the beginning is worth keeping (bytes). A quotation mark
+    inside a JSON string is always escaped, so that a pattern with bare quotes cannot match
+    generated text."""
 
     end_hint: bytes = b""
     end: re.Pattern[bytes] = NEVER
@@ -45,6 +46,7 @@ class Grammar:
     empty: bytes = b""
     separator: bytes = b"\n\n"
     failure_ends: bool = False
+    head: int = HEAD
 
     @property
     def has_end(self) -> bool:
@@ -240,8 +242,8 @@ class Watch:
             self.pieces += usual
         else:
             self.pieces += len(grammar.content.findall(data))
-        if len(self.head) < HEAD:
-            self.head += data[: HEAD - len(self.head)]
+        if len(self.head) < grammar.head:
+            self.head += data[: grammar.head - len(self.head)]
         self._tail.append(data)
         self._size += len(data)
         if self._size > 2 * TAIL:
@@ -251,8 +253,8 @@ class Watch:
     def note(self, data: bytes) -> None:
         """Remember the ends of the answer and count what was generated."""
         self._count(data)
-        if len(self.head) < HEAD:
-            self.head += data[: HEAD - len(self.head)]
+        if len(self.head) < self._grammar.head:
+            self.head += data[: self._grammar.head - len(self.head)]
         self._tail.append(data if len(data) <= 2 * TAIL else data[-TAIL:])
         self._size += len(data)
         if self._size > 2 * TAIL:

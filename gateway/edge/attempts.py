@@ -29,6 +29,7 @@ from gateway.edge.front import SERVER, FrontProtocol, Relayed
 from gateway.edge.refuse import own_headers, own_lines
 from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
 from gateway.state.board import Board
+from gateway.state.makers import id_in
 
 JOIN_BELOW = 16384
 """Bytes of a body up to which it is cheaper to send it in one write with the head."""
@@ -186,6 +187,7 @@ class Attempts:
             tally=account.tally,
             lane=self._board.lane(name),
             deadlines=self._deadlines,
+            begun=lambda beginning: self._begun(errand, prepared, beginning),
         )
         account.watch = exchange.watch
         return exchange
@@ -193,6 +195,14 @@ class Attempts:
     def end_all(self) -> None:
         """Cut what is under way, telling each client: the gateway itself is leaving."""
         self._deadlines.end_all()
+
+    def _begun(self, errand: Errand, prepared: Prepared, beginning: bytes) -> None:
+        """An answer has begun, and none of it was relayed yet: nothing of the request will be sent
+        again, and calls by the id of a stored response must find its maker from now on."""
+        errand.call.forget()
+        prepared.body = b""
+        if errand.call.op is Op.RESPONSES and (made := id_in(beginning)):
+            self._board.makers.remember(made, errand.account.backend)
 
     def _learn(self, call: Call, place: Place, result: Result) -> None:
         """Tell the sensors what an answer said about the backend."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from types import ModuleType
@@ -77,6 +78,7 @@ class Exchange:
     """See the module. ``result`` is resolved exactly once unless the handler abandons it."""
 
     __slots__ = (
+        "_begun",
         "_call",
         "_chunked",
         "_client",
@@ -124,7 +126,9 @@ class Exchange:
         tally: Tally,
         lane: Lane,
         deadlines: Deadlines,
+        begun: Callable[[bytes], None],
     ) -> None:
+        self._begun = begun
         self._deadlines = deadlines
         self._connection = connection
         self._client = client
@@ -301,27 +305,9 @@ class Exchange:
 
     def _commit(self, now: float) -> None:
         """Send the head and what was held; from here on no other backend can answer."""
-        length = self._sized
-        bodiless = self._status in (204, 304)
-        rewritten = self._strip is not None and self._stream
-        if not rewritten:
-            self._strip = None
-        self._chunked = self._http11 and not bodiless and (rewritten or not length)
-        if not self._chunked and not length and not bodiless:
-            self._keep_alive = False
+        # The head leaves with the first bytes behind it, in one system call.
+        self._head = self._choose_framing()
         self._passing = True
-        tally = self._tally
-        tally.committed, tally.status = True, self._status
-        tally.first = tally.last = now
-        head = answer_head(
-            self._status,
-            self._headers,
-            self._extra,
-            chunked=self._chunked,
-            drop_length=rewritten,
-            stream=self._stream,
-            close=not self._keep_alive,
-        )
         self._raw = (
             self._stream
             and self._chunked
@@ -330,15 +316,37 @@ class Exchange:
             and self._grammar.usual != b""
             and not self._runtime.needs_finish
         )
+        tally = self._tally
+        tally.committed, tally.status = True, self._status
+        tally.first = tally.last = now
         if self._stream:
             tally.itl = [0] * (len(ITL_BUCKETS) + 1)
-        held, self._held = self._held, b""
-        # The head leaves with the first bytes behind it, in one system call.
-        self._head = head
+        held, self._held, self._headers = self._held, b"", []
+        self._begun(held)
         if held:
             self._pass(held, now)
         if self._head:
             self._write(b"")
+
+    def _choose_framing(self) -> bytes:
+        """Settle how the body goes to the client (RFC 9112 6): with the engine's own length, in
+        chunks, or until the connection closes. Returns the head that says so."""
+        bodiless = self._status in (204, 304)
+        rewritten = self._strip is not None and self._stream
+        if not rewritten:
+            self._strip = None
+        self._chunked = self._http11 and not bodiless and (rewritten or not self._sized)
+        if not self._chunked and not self._sized and not bodiless:
+            self._keep_alive = False
+        return answer_head(
+            self._status,
+            self._headers,
+            self._extra,
+            chunked=self._chunked,
+            drop_length=rewritten,
+            stream=self._stream,
+            close=not self._keep_alive,
+        )
 
     def _pass(self, data: bytes, now: float) -> None:
         """Relay one read. What is observed is observed after the bytes have gone."""

@@ -29,7 +29,6 @@ from gateway.edge.front import Relayed
 from gateway.edge.refuse import draining, internal, not_allowed, refused
 from gateway.edge.upstream import Pool
 from gateway.state.board import Board
-from gateway.state.makers import Makers, id_in
 
 log = logging.getLogger("portico.edge")
 
@@ -82,7 +81,6 @@ class Handler:
         senses: Senses,
         report: Callable[[Outcome], None],
         own_pages: OwnPages,
-        made: Callable[[str, str], None],
     ) -> None:
         self.tables = Tables()
         self.draining = False
@@ -91,8 +89,6 @@ class Handler:
         self._report = report
         self._own_pages = own_pages
         self._attempts = Attempts(loop, pool, board, senses)
-        self.makers = Makers()
-        self._made = made
         self._turn = 0
         self._dice = random.Random()  # noqa: S311 - spreads load, guards nothing
 
@@ -169,25 +165,15 @@ class Handler:
         account.label = found.label
         account.overhead = before + time.monotonic() - resumed
         errand = Errand(request, call, caller, upload, account)
-        answer = await self._attempts.run(errand, found, tables.stream_usage)
-        if call.op is Op.RESPONSES and account.watch is not None:
-            self._remember(account.watch.head, account.backend)
-        return answer
+        return await self._attempts.run(errand, found, tables.stream_usage)
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client."""
         self._attempts.end_all()
 
-    def _remember(self, head: bytes, backend: str) -> None:
-        """Keep in mind, here and in the other processes, who made a response."""
-        response_id = id_in(head)
-        if response_id:
-            self.makers.remember(response_id, backend)
-            self._made(response_id, backend)
-
     def _maker(self, route: Route, tail: str) -> str:
         """The backend that a call by id must go to, while that backend is there."""
-        name = self.makers.of(tail) if route.op is Op.RESPONSES_BY_ID else ""
+        name = self._board.makers.of(tail) if route.op is Op.RESPONSES_BY_ID else ""
         return name if name in self.tables.catalog.by_backend else ""
 
     async def _read(

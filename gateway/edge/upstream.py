@@ -19,6 +19,8 @@ import httptools
 _CHUNK = re.compile(rb"[0-9a-fA-F]{1,7}\r\n")
 """The size line of a chunk without extensions (RFC 9112 7.1)."""
 
+_SIZING = frozenset({b"content-length", b"transfer-encoding"})
+
 HEAD_LIMIT = 65536
 """Bytes of an answer's head; more is not an engine's answer."""
 
@@ -61,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_pieces",
         "_sink",
+        "_sized",
         "_whole",
         "answered",
         "idle_since",
@@ -87,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._head_size = 0
         self._in_head = True
         self._interim = False
+        self._sized = False
         self._in_chunk = False
         self._chunked = False
         self._boundary = False
@@ -204,7 +208,7 @@ class Connection(asyncio.Protocol):
         sink, self._sink = self._sink, None
         if sink is None:
             return
-        if exc is None and not self._in_head and _until_close(self._headers):
+        if exc is None and not self._in_head and not self._sized:
             sink.on_end()
         else:
             sink.on_broken(_ending(exc))
@@ -222,8 +226,10 @@ class Connection(asyncio.Protocol):
             return
         self._in_head = False
         self.reusable = self.reusable and self._parser.should_keep_alive()
+        self._sized = not _until_close(self._headers)
+        headers, self._headers = self._headers, []
         if self._sink is not None:
-            self._sink.on_head(status, self._headers)
+            self._sink.on_head(status, headers)
 
     def on_chunk_header(self) -> None:
         self._chunked = self._in_chunk = True
@@ -243,8 +249,7 @@ class Connection(asyncio.Protocol):
 
 def _until_close(headers: list[tuple[bytes, bytes]]) -> bool:
     """Whether an answer with these headers is over when the connection is (RFC 9112 6.3)."""
-    names = {name.lower() for name, _ in headers}
-    return b"content-length" not in names and b"transfer-encoding" not in names
+    return not any(name.lower() in _SIZING for name, _ in headers)
 
 
 def _ending(exc: Exception | None) -> str:

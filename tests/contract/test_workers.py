@@ -129,6 +129,12 @@ async def chat_on(client: RawClient, model: str = "m", headers: Headers = ()) ->
     return await client.call("POST", CHAT, [JSON, *headers], chat_json(model))
 
 
+async def settled(client: RawClient) -> None:
+    """Waits for the worker to be done with what it has answered here before: it comes to the next
+    request of a connection only then."""
+    assert (await client.call("GET", "/healthz")).status == 200
+
+
 async def value(client: RawClient, name: str) -> float:
     """The sum of all series of a metric, asked for on this connection."""
     reply = await client.call("GET", "/metrics")
@@ -506,6 +512,7 @@ async def test_places_stay_counted_when_control_process_and_worker_are_replaced(
                     assert (await chat_on(other)).status == 503
                     gate.set()
                     await whole(client, reply)
+                    await settled(client)
                     assert (await chat_on(other)).status == 200
                 assert engine.most_at_once == 1
 
@@ -714,7 +721,7 @@ async def test_a_stored_response_is_found_whichever_worker_is_asked() -> None:
                 body = talk.dumps({"model": "m", "input": f"resp_{turn}"})
                 reply = await clients[turn % 2].call("POST", "/v1/responses", [JSON], body)
                 makers[f"resp_{turn}"] = reply.header("X-Portico-Backend") or ""
-                await clients[turn % 2].call("GET", "/healthz")  # so the request before has ended
+                await settled(clients[turn % 2])
                 await _is_found(clients[1 - turn % 2], f"resp_{turn}", makers)
             assert set(makers.values()) == {"b0", "b1"}
         crew = await struck(gw, crew, crew.control)
