@@ -47,6 +47,8 @@ KEY_MISSING = "asks for a key (401) and none is set: give this backend an api_ke
 KEY_WANTED = "asks for a key before it says what it is: set its api_key, or its runtime"
 
 SELF_PATH = "/version"
+
+NAMELESS = "a Portico gateway that has not said yet which one it is"
 PRODUCT = "portico"
 
 T = TypeVar("T")
@@ -110,6 +112,10 @@ async def identify(ask: Asker, backend: Backend, book: Book | None = None) -> Id
     rest = await _get_all(ask, backend, fixed, paths, IDENTIFY_TIMEOUT)
     evidence = {SELF_PATH: first, **rest}
     portico = gateway_at(evidence)
+    if portico == "" and first.reply is not Reply.ANSWERED:
+        # Which Portico it is was not said in time. It may be this very one, still starting: then
+        # taking it for a provider would send it its own requests.
+        return Stranger(first.reply, Health.DOWN, NAMELESS, portico)
     if fixed is not None:
         variant = _safely(fixed.variant, evidence, "")
         return Identity(fixed, variant, "set in the configuration", portico)

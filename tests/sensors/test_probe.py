@@ -14,7 +14,7 @@ from gateway.core.health import NOTHING, Observation, Reply
 from gateway.core.runtime import Evidence, Probe, Runtime
 from gateway.core.types import Backend, Health, Load
 from gateway.sensors.ask import Asker
-from gateway.sensors.probe import Identity, Stranger, identify, observe
+from gateway.sensors.probe import NAMELESS, Identity, Stranger, identify, observe
 from tests.fakes.engine import FakeEngine
 from tests.harness import free_port
 from tests.sensors.stub import (
@@ -63,6 +63,19 @@ async def test_a_refused_connection_is_asked_once_only() -> None:
     assert isinstance(who, Stranger)
     assert (who.reply, who.health) == (Reply.REFUSED, Health.DOWN)
     assert time.monotonic() - began < 0.5
+
+
+async def test_a_portico_that_does_not_say_in_time_which_one_it_is_is_nobody_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be this gateway itself, still starting: it must not be sent its own requests."""
+    monkeypatch.setattr("gateway.sensors.probe.IDENTIFY_TIMEOUT", 0.2)
+    listing = page({"object": "list", "data": [{"id": "m"}]}, 200, "Server: portico/0.1.0")
+    async with Stub({"/version": hang, "/v1/models": listing}) as stub:
+        async with Asker() as ask:
+            who = await identify(ask, at(stub))
+    assert isinstance(who, Stranger)
+    assert (who.health, who.detail) == (Health.DOWN, NAMELESS)
 
 
 async def test_one_address_that_hangs_does_not_hide_the_marks(
