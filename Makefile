@@ -19,6 +19,9 @@ help:
 	@echo "make format        put the sources into shape"
 	@echo "make test-engines  drive real engines (llama.cpp, vLLM on the CPU) through the gateway"
 	@echo "make models        write the generated files again"
+	@echo "make bench         what the gateway costs beside its peers (bench-peers installs them)"
+	@echo "make soak          minutes of abuse, then everything must be back where it began"
+	@echo "make profile       where the microseconds go"
 	@echo "make clean         remove the environment and all that was built"
 
 $(VENV)/.made:

@@ -151,8 +151,8 @@ class Controller:
 def summary(fleet: Fleet, config: Config, url: str, models: list[str]) -> list[str]:
     """What was found and how to try it, for the terminal."""
     lines = [
-        f"backend {name}: {sight.runtime or 'unknown runtime'} {sight.version} at"
-        f" {fleet.backends[name].url} is {sight.health.value}"
+        " ".join(f"backend {name}: {sight.runtime or 'unknown runtime'} {sight.version}".split())
+        + f" at {fleet.backends[name].url} is {sight.health.value}"
         + (f" ({sight.detail})" if sight.detail else "")
         for name, sight in fleet.sights.items()
     ]

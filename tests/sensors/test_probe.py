@@ -71,9 +71,8 @@ async def test_a_portico_that_does_not_say_in_time_which_one_it_is_is_nobody_yet
     """It may be this gateway itself, still starting: it must not be sent its own requests."""
     monkeypatch.setattr("gateway.sensors.probe.IDENTIFY_TIMEOUT", 0.2)
     listing = page({"object": "list", "data": [{"id": "m"}]}, 200, "Server: portico/0.1.0")
-    async with Stub({"/version": hang, "/v1/models": listing}) as stub:
-        async with Asker() as ask:
-            who = await identify(ask, at(stub))
+    async with Stub({"/version": hang, "/v1/models": listing}) as stub, Asker() as ask:
+        who = await identify(ask, at(stub))
     assert isinstance(who, Stranger)
     assert (who.health, who.detail) == (Health.DOWN, NAMELESS)
 
