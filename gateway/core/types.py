@@ -135,7 +135,6 @@ class Sight:
     models: tuple[Model, ...] = ()
     load: Load = Load()
     lacks: frozenset[tuple[str, Op]] = frozenset()
-    flags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
