@@ -24,6 +24,9 @@ RUNTIMES: tuple[Runtime, ...] = (
     ANTHROPIC_CLOUD,
 )
 
+PLAIN: Runtime = OPENAI_CLOUD
+"""The row for a server of which nothing is known yet but that it should speak OpenAI's API."""
+
 BY_NAME: dict[str, Runtime] = {row.name: row for row in RUNTIMES}
 
 

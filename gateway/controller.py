@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from backends import BY_NAME, RUNTIMES
+from backends import BY_NAME, PLAIN, RUNTIMES
 from gateway import __version__
 from gateway.config import Config, ConfigError
 from gateway.control.exposition import State, exposition
@@ -35,7 +35,7 @@ FIXED = ("host", "port", "workers", "tls_cert", "tls_key")
 def rows(name: str, variant: str) -> Runtime | None:
     """The row of a runtime and flavour. What was not recognised yet is taken for a plain
     OpenAI-like server, so that its configured models are known (and refused while it is away)."""
-    return BY_NAME.get(name, BY_NAME["openai"]).row(variant)
+    return BY_NAME.get(name, PLAIN).row(variant)
 
 
 class Controller:
