@@ -16,6 +16,7 @@ from gateway.core.types import Fleet, Outcome, PublicModel
 from gateway.edge.attempts import Senses
 from gateway.edge.front import FrontServer
 from gateway.edge.handler import Handler, OwnPages
+from gateway.edge.outbox import Outbox
 from gateway.edge.upstream import Pool
 from gateway.logs import AccessLog
 from gateway.policies import POLICIES
@@ -49,7 +50,8 @@ class Worker:
         self._access = access
         self._board = board
         self._public: tuple[PublicModel, ...] = ()
-        self._pool = Pool(self._loop)
+        outbox = Outbox(self._loop)
+        self._pool = Pool(self._loop, outbox)
         self._servers: list[asyncio.Server] = []
         self.handler = Handler(
             loop=self._loop,
@@ -59,7 +61,7 @@ class Worker:
             report=self._report,
             own_pages=own_pages,
         )
-        self._front = FrontServer(self.handler, self._loop)
+        self._front = FrontServer(self.handler, outbox, self._loop)
         self._chores = self._loop.call_later(HOUSEKEEPING, self._do_chores)
 
     def _report(self, outcome: Outcome) -> None:
@@ -136,7 +138,7 @@ class Worker:
     async def close(self) -> None:
         """Close everything; what is still in flight is cut."""
         self.stop_listening()
-        await self._front.shutdown(timeout=0.2)
+        await self._front.shutdown(within=0.2)
         self._pool.close()
         self._chores.cancel()
         self.flush()

@@ -37,8 +37,9 @@ ADMIN = Caller(name="admin")
 
 
 def presented(headers: Mapping[str, str]) -> str | None:
-    """The key in ``Authorization: Bearer`` (scheme in any case) or ``x-api-key``, else None."""
-    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    """The key in ``authorization: Bearer`` (scheme in any case) or ``x-api-key``, else None.
+    ``headers`` go by their names in lower case, or whatever the case."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     return headers.get("x-api-key") or None

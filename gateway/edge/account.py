@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from types import TracebackType
 
 from gateway.core.types import Outcome, Usage
 from gateway.core.usage import extract
+from gateway.dialects import Route
 from gateway.dialects.stream import Watch
 from gateway.edge.exchange import Tally
 
 LEFT = 499
 """The status in metrics for a client that left before it was told any (nginx's number)."""
 
+NO_USAGE = Usage()
+
 
 class Account:
-    """A context manager: whatever way the block is left, exactly one Outcome is reported."""
+    """What is known of a request so far. ``waited`` are seconds spent waiting for its body, which
+    are not the gateway's own."""
 
     __slots__ = (
-        "_clock",
-        "_report",
         "arrived",
         "attempts",
         "backend",
@@ -38,75 +38,55 @@ class Account:
         "tally",
         "upstream_model",
         "user",
+        "waited",
         "watch",
         "wire",
     )
 
-    def __init__(
-        self, report: Callable[[Outcome], None], clock: Callable[[], float], request_id: str
-    ) -> None:
-        self._report = report
-        self._clock = clock
-        self.arrived = clock()
+    def __init__(self, request_id: str, route: Route) -> None:
+        self.arrived = time.monotonic()
         self.id = request_id
-        self.key = ""
-        self.user = ""
-        self.surface = ""
-        self.wire = ""
+        self.surface = route.op.value
+        self.wire = route.wire.value
+        self.key = self.user = self.backend = self.upstream_model = ""
+        self.refusal = self.cut_by = ""
         self.label = "unknown"
-        self.backend = ""
-        self.upstream_model = ""
         self.stream = False
-        self.status = 0
-        self.refusal = ""
-        self.cut_by = ""
-        self.attempts = 0
-        self.moves: list[str] = []
-        self.stale = 0
+        self.status = self.attempts = self.stale = 0
+        self.waited = 0.0
+        self.moves: tuple[str, ...] = ()
         self.overhead: float | None = None
         self.tally = Tally()
         self.watch: Watch | None = None
 
-    def __enter__(self) -> Account:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None and not self.cut_by:
-            self.cut_by = "client" if not issubclass(kind, Exception) else "gateway"
-        self._report(self._outcome())
-
     def _usage(self) -> Usage:
         if self.watch is None or self.tally.status >= 400 or not self.tally.committed:
-            return Usage()
+            return NO_USAGE
         pieces = self.watch.pieces if self.stream else 0
         return extract(self.watch.head, self.watch.tail, pieces)
 
-    def _outcome(self) -> Outcome:
+    def close(self) -> Outcome:
+        """The outcome; asked for exactly once, whatever way the request went."""
         tally = self.tally
         return Outcome(
             id=self.id,
             key=self.key,
-            user=self.user,
             surface=self.surface,
-            wire=self.wire,
             model=self.label,
+            status=self.status or tally.status or LEFT,
+            wire=self.wire,
+            user=self.user,
             backend=self.backend,
             upstream_model=self.upstream_model,
-            status=self.status or tally.status or LEFT,
             stream=self.stream,
             refusal=self.refusal,
             cut_by=self.cut_by,
             attempts=self.attempts,
-            moves=tuple(self.moves),
+            moves=self.moves,
             stale=self.stale,
             overhead=self.overhead,
             first_byte=tally.first - self.arrived if tally.committed else None,
-            duration=self._clock() - self.arrived,
+            duration=time.monotonic() - self.arrived,
             usage=self._usage(),
             itl=tuple(tally.itl),
             itl_sum=tally.itl_sum,

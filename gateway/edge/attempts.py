@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from aiohttp import web
-from aiohttp.web_request import BaseRequest
 
 from gateway.core.catalog import Place
 from gateway.core.errors import KINDS, Refusal
@@ -17,7 +16,7 @@ from gateway.core.headers import request_head
 from gateway.core.plan import Plan, limit, takes
 from gateway.core.prepare import Prepared, prepare, wants_usage
 from gateway.core.runtime import MOVE_ON, Verdict
-from gateway.core.types import Call, Caller, Op
+from gateway.core.types import Call, Caller, Op, Wire
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
 from gateway.dialects.strip import UsageStrip
@@ -25,11 +24,13 @@ from gateway.edge.account import Account
 from gateway.edge.body import Upload
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.exchange import End, Exchange, Result
-from gateway.edge.front import SERVER, FrontProtocol, Relayed
+from gateway.edge.front import SERVER, FrontProtocol
 from gateway.edge.refuse import own_headers, own_lines
+from gateway.edge.request import Request
 from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
 from gateway.state.board import Board
 from gateway.state.makers import id_in
+from gateway.tasks import Tasks
 
 JOIN_BELOW = 16384
 """Bytes of a body up to which it is cheaper to send it in one write with the head."""
@@ -43,20 +44,84 @@ class Senses(Protocol):
     def stale(self, name: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """One request with all that belongs to it. ``upload`` is its body when that still comes in."""
+class Desk(Protocol):
+    """Where errands come from and where they end."""
 
-    request: BaseRequest
-    call: Call
+    def guarded(self, errand: Errand, step: Callable[[], None]) -> None: ...
+    def answer(self, errand: Errand, response: web.Response) -> None: ...
+    def over(self, errand: Errand, *, keep_alive: bool) -> None: ...
+    def left(self, errand: Errand) -> None: ...
+
+
+class Errand:
+    """One request under way, with all that belongs to it. ``upload`` is its body when that still
+    comes in; ``places`` are those not tried yet; ``task`` is what it waits for, if anything. The
+    rest describes the present attempt."""
+
+    __slots__ = (
+        "_attempts",
+        "_desk",
+        "account",
+        "add_usage",
+        "call",
+        "caller",
+        "connection",
+        "exchange",
+        "feeding",
+        "given_up",
+        "origin",
+        "over",
+        "place",
+        "places",
+        "prepared",
+        "request",
+        "task",
+        "ticket",
+        "upload",
+        "wire",
+    )
+
     caller: Caller
-    upload: Upload | None
-    account: Account
+    call: Call
+    place: Place
+    prepared: Prepared
+    origin: Origin
+
+    def __init__(
+        self, desk: Desk, attempts: Attempts, request: Request, account: Account, wire: Wire
+    ) -> None:
+        self._desk = desk
+        self._attempts = attempts
+        self.request = request
+        self.account = account
+        self.wire = wire
+        self.upload: Upload | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.feeding: asyncio.Task[None] | None = None
+        self.places: Iterator[Place] = iter(())
+        self.given_up: GivenUp | None = None
+        self.add_usage = False
+        self.over = False
+        self.ticket: int | None = None
+        self.exchange: Exchange | None = None
+        self.connection: Connection | None = None
 
     @property
     def resendable(self) -> bool:
         """Whether the whole request can be sent (again)."""
         return self.upload is None or not self.upload.touched
+
+    def cancel(self) -> None:
+        """The client has gone."""
+        self._desk.left(self)
+
+    # --- from the exchange
+
+    def begun(self, beginning: bytes) -> None:
+        self._attempts.begun(self, beginning)
+
+    def ended(self, result: Result) -> None:
+        self._desk.guarded(self, lambda: self._attempts.ended(self, result))
 
 
 FINAL = frozenset({End.DONE, End.CUT, End.STALLED, End.ENDED})
@@ -66,114 +131,91 @@ GivenUp = list[tuple[Place, Result]]
 
 
 class Attempts:
-    """Carries errands to backends."""
+    """Carries errands to backends. Each step is taken in the call that made it possible."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, pool: Pool, board: Board, senses: Senses
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pool: Pool,
+        board: Board,
+        senses: Senses,
+        desk: Desk,
     ) -> None:
-        self._loop = loop
         self._deadlines = Deadlines(loop)
         self._pool = pool
         self._board = board
         self._senses = senses
+        self._desk = desk
+        self._tasks = Tasks()
 
-    async def run(
-        self, errand: Errand, plan: Plan, stream_usage: str
-    ) -> web.StreamResponse | Relayed:
+    def start(self, errand: Errand, plan: Plan, stream_usage: str) -> None:
         """Each place of the plan until one answers. What was given up is remembered: the last
         word is a backend's own answer where there was one. Raises Refusal."""
-        add_usage = wants_usage(errand.call, errand.caller, stream_usage)
-        given_up: GivenUp = []
-        for place in plan.places:
-            if given_up and not takes(place, self._board.busy):
+        errand.add_usage = wants_usage(errand.call, errand.caller, stream_usage)
+        errand.places = iter(plan.places)
+        self._next(errand)
+
+    def _next(self, errand: Errand) -> None:
+        for place in errand.places:
+            if errand.given_up and not takes(place, self._board.busy):
                 continue
-            prepared = prepare(errand.call, place, add_usage)
-            result, keep_alive = await self._attempt(errand, place, prepared)
-            if result.end in FINAL:
-                errand.account.cut_by = _CUT_BY.get(result.end, "")
-                return Relayed(keep_alive and result.end is End.DONE)
-            given_up.append((place, result))
-            errand.account.moves.append(result.reason)
-            self._learn(errand.call, place, result)
-            if not errand.resendable or not _others_may_do_better(result):
-                break
-        return _last_word(errand, given_up)
+            errand.place = place
+            if self._attempt(errand):
+                return
+        self._desk.answer(errand, _last_word(errand, errand.given_up or []))
 
-    async def _attempt(
-        self, errand: Errand, place: Place, prepared: Prepared
-    ) -> tuple[Result, bool]:
-        """One backend, counted as in flight there from before the connection is asked for."""
-        account, name = errand.account, place.backend.name
-        account.attempts += 1
-        account.backend = name
-        account.upstream_model = place.asked or errand.call.model
-        ticket = self._board.enter(account.label, name, time.monotonic(), limit(place))
-        if ticket is None:
-            # Another process was quicker between the plan and now.
-            return Result(End.BROKEN, "full", "it is full"), False
-        try:
-            return await self._connected(errand, place, prepared)
-        finally:
-            self._board.leave(ticket, account.label, name)
-
-    async def _connected(
-        self, errand: Errand, place: Place, prepared: Prepared
-    ) -> tuple[Result, bool]:
-        """On a kept connection if there is one. One that turns out to have been closed while it
-        was idle is replaced by a new one, without counting as a failure of the backend."""
+    def _attempt(self, errand: Errand) -> bool:
+        """One backend, counted as in flight there from before the connection is asked for. On a
+        kept connection if there is one. False when another process was quicker and it is full."""
+        account, place = errand.account, errand.place
         backend = place.backend
-        origin = self._pool.origin(backend.url, place.runtime.idle, place.runtime.uses)
-        connection = self._pool.reuse(origin)
-        if connection is not None:
-            result, keep_alive = await self._exchange(errand, place, prepared, origin, connection)
-            if not _went_stale(result, connection) or not errand.resendable:
-                return result, keep_alive
-            errand.account.stale += 1
+        errand.prepared = prepare(errand.call, place, errand.add_usage)
+        account.attempts += 1
+        account.backend = backend.name
+        account.upstream_model = place.asked or errand.call.model
+        now = time.monotonic()
+        errand.ticket = self._board.enter(account.label, backend.name, now, limit(place))
+        if errand.ticket is None:
+            self._give_up(errand, Result(End.BROKEN, "full", "it is full"))
+            return False
+        errand.origin = self._pool.origin(backend.url, place.runtime.idle, place.runtime.uses)
+        connection = self._pool.reuse(errand.origin, now)
+        if connection is None:
+            self._connect(errand)
+        else:
+            self._exchange(errand, connection, now)
+        return True
+
+    def _connect(self, errand: Errand) -> None:
+        errand.task = self._tasks.spawn(self._connected(errand), "connect")
+
+    async def _connected(self, errand: Errand) -> None:
+        backend = errand.place.backend
         try:
-            connection = await self._pool.connect(origin, backend.timeouts.connect)
+            connection = await self._pool.connect(errand.origin, backend.timeouts.connect)
         except ConnectFailed as failure:
             self._senses.trouble(backend.name, str(failure))
-            return Result(End.BROKEN, failure.reason, str(failure)), False
-        return await self._exchange(errand, place, prepared, origin, connection)
+            errand.ended(Result(End.BROKEN, failure.reason, str(failure)))
+            return
+        now = time.monotonic()
+        self._desk.guarded(errand, lambda: self._exchange(errand, connection, now))
 
-    async def _exchange(
-        self,
-        errand: Errand,
-        place: Place,
-        prepared: Prepared,
-        origin: Origin,
-        connection: Connection,
-    ) -> tuple[Result, bool]:
-        """Send the request and relay the answer; whatever way this ends, nothing goes on running
-        on the engine for it."""
-        exchange = self._relay(errand, place, prepared, connection)
+    def _exchange(self, errand: Errand, connection: Connection, now: float) -> None:
+        """Send the request; the exchange relays the answer and says how it ended."""
+        exchange = errand.exchange = self._relay(errand, connection, now)
+        errand.connection = connection
         connection.begin(exchange)
-        feeding: asyncio.Future[None] | None = None
-        result: Result | None = None
-        try:
-            _send(connection, *_request(errand, place, prepared, origin))
-            if errand.upload is not None and not errand.upload.complete:
-                feeding = asyncio.ensure_future(_feed(connection, errand.upload, exchange))
-            result = await exchange.result
-        finally:
-            if feeding is not None:
-                feeding.cancel()
-            exchange.close()
-            if result is None:
-                connection.abort()
-        if result.end is End.DONE or (result.end is End.GIVEN_UP and not result.told):
-            self._pool.give_back(origin, connection)
-        return result, exchange.keep_alive
+        _send(connection, *_request(errand))
+        if errand.upload is not None and not errand.upload.complete:
+            errand.feeding = self._tasks.spawn(_feed(connection, errand.upload, exchange), "feed")
 
-    def _relay(
-        self, errand: Errand, place: Place, prepared: Prepared, connection: Connection
-    ) -> Exchange:
-        call, account, request = errand.call, errand.account, errand.request
-        client = request.protocol
+    def _relay(self, errand: Errand, connection: Connection, now: float) -> Exchange:
+        call, account, request, place = errand.call, errand.account, errand.request, errand.place
+        client = request.client
         assert isinstance(client, FrontProtocol)
         name = place.backend.name
         exchange = Exchange(
-            loop=self._loop,
+            job=errand,
             connection=connection,
             client=client,
             call=call,
@@ -181,26 +223,85 @@ class Attempts:
             runtime=place.runtime,
             timeouts=place.backend.timeouts,
             extra=own_lines(call.id, name, account.upstream_model),
-            strip=UsageStrip() if prepared.strip_usage else None,
-            http11=request.version >= (1, 1),
+            strip=UsageStrip() if errand.prepared.strip_usage else None,
+            http11=request.http11,
             keep_alive=request.keep_alive,
             tally=account.tally,
             lane=self._board.lane(name),
             deadlines=self._deadlines,
-            begun=lambda beginning: self._begun(errand, prepared, beginning),
+            now=now,
         )
         account.watch = exchange.watch
         return exchange
+
+    def ended(self, errand: Errand, result: Result) -> None:
+        """An attempt is over: the answer was relayed, or it is another backend's turn. A kept
+        connection that turns out to have been closed while it was idle is replaced by a new one,
+        without counting as a failure of the backend. Raises Refusal."""
+        exchange, connection = errand.exchange, errand.connection
+        self._let_go(errand)
+        if connection is not None and exchange is not None:
+            if result.end is End.DONE or (result.end is End.GIVEN_UP and not result.told):
+                self._pool.give_back(errand.origin, connection)
+            elif _went_stale(result, connection) and errand.resendable:
+                errand.account.stale += 1
+                self._connect(errand)
+                return
+        self._leave(errand)
+        if result.refusal is not None:
+            raise result.refusal
+        if result.end in FINAL:
+            errand.account.cut_by = _CUT_BY.get(result.end, "")
+            keep = exchange is not None and exchange.keep_alive and result.end is End.DONE
+            self._desk.over(errand, keep_alive=keep)
+            return
+        self._give_up(errand, result)
+        if errand.resendable and _others_may_do_better(result):
+            self._next(errand)
+        else:
+            self._desk.answer(errand, _last_word(errand, errand.given_up or []))
+
+    def _give_up(self, errand: Errand, result: Result) -> None:
+        if errand.given_up is None:
+            errand.given_up = []
+        errand.given_up.append((errand.place, result))
+        errand.account.moves += (result.reason,)
+        self._learn(errand.call, errand.place, result)
+
+    def abandon(self, errand: Errand) -> None:
+        """Whatever is under way for the errand ends now; nothing goes on running on the engine."""
+        task, connection = errand.task, errand.connection
+        self._let_go(errand)
+        if connection is not None:
+            connection.abort()
+        self._leave(errand)
+        if task is not None:
+            task.cancel()
+
+    def _let_go(self, errand: Errand) -> None:
+        if errand.exchange is not None:
+            errand.exchange.close()
+            errand.exchange = None
+        errand.connection = errand.task = None
+        if errand.feeding is not None:
+            errand.feeding.cancel()
+            errand.feeding = None
+
+    def _leave(self, errand: Errand) -> None:
+        if errand.ticket is not None:
+            self._board.leave(errand.ticket, errand.account.label, errand.account.backend)
+            errand.ticket = None
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client: the gateway itself is leaving."""
         self._deadlines.end_all()
 
-    def _begun(self, errand: Errand, prepared: Prepared, beginning: bytes) -> None:
+    def begun(self, errand: Errand, beginning: bytes) -> None:
         """An answer has begun, and none of it was relayed yet: nothing of the request will be sent
         again, and calls by the id of a stored response must find its maker from now on."""
         errand.call.forget()
-        prepared.body = b""
+        errand.request.forget()
+        errand.prepared.body = b""
         if errand.call.op is Op.RESPONSES and (made := id_in(beginning)):
             self._board.makers.remember(made, errand.account.backend)
 
@@ -226,22 +327,27 @@ def _others_may_do_better(result: Result) -> bool:
 
 
 def _went_stale(result: Result, connection: Connection) -> bool:
-    return result.end is End.BROKEN and result.reason == "reset" and not connection.answered
+    """Whether a connection that had served before broke without a byte of an answer."""
+    return (
+        result.end is End.BROKEN
+        and result.reason == "reset"
+        and connection.used > 1
+        and not connection.answered
+    )
 
 
-def _request(
-    errand: Errand, place: Place, prepared: Prepared, origin: Origin
-) -> tuple[bytes, bytes]:
+def _request(errand: Errand) -> tuple[bytes, bytes]:
     """The head and the (first) bytes of the body as they go to the engine."""
     call, upload, request = errand.call, errand.upload, errand.request
+    place, prepared = errand.place, errand.prepared
     body: bytes = prepared.body
     whole: int | None = len(body)
     if upload is not None:
         body, whole = upload.renamed(place.asked or call.model)
-    query = request.rel_url.raw_query_string
+    query = f"?{request.query}" if request.query else ""
     head = request_head(
         request.method,
-        origin.path + prepared.path + (f"?{query}" if query else ""),
+        errand.origin.path + prepared.path + query,
         request.raw_headers,
         sent=place.sent,
         request_id=call.id,
@@ -254,7 +360,7 @@ def _request(
 
 def _send(connection: Connection, head: bytes, body: bytes) -> None:
     if len(body) < JOIN_BELOW:
-        connection.write(head + body)
+        connection.post(head + body)
     else:
         connection.write(head)
         connection.write(body)
@@ -282,7 +388,7 @@ async def _feed(connection: Connection, upload: Upload, exchange: Exchange) -> N
 # --- when no backend answered
 
 
-def _last_word(errand: Errand, given_up: GivenUp) -> web.StreamResponse:
+def _last_word(errand: Errand, given_up: GivenUp) -> web.Response:
     """A backend's own refusal if there was one, else what the gateway has to say. Raises
     Refusal."""
     unfit = [place for place, result in given_up if result.verdict is Verdict.UNSUPPORTED]
@@ -298,7 +404,7 @@ def _last_word(errand: Errand, given_up: GivenUp) -> web.StreamResponse:
     raise _unreached(given_up)
 
 
-def _own_answer(errand: Errand, place: Place, result: Result) -> web.StreamResponse:
+def _own_answer(errand: Errand, place: Place, result: Result) -> web.Response:
     """The backend's own refusal, as it came. An overload that was told inside a stream gets its
     true status and our envelope, since it had neither."""
     account = errand.account

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from aiohttp.web_protocol import RequestPayloadError
-from aiohttp.web_request import BaseRequest
 
 from gateway.core.errors import Refusal
 from gateway.core.splice import spans
 from gateway.edge.multipart import boundary_of, field_span
+from gateway.edge.request import Body, Request
 
 
 @dataclass(slots=True)
@@ -21,7 +20,7 @@ class Upload:
     model, whose name stands at ``span``; ``length`` is the whole body's, None if not announced.
     ``touched`` tells that more than the prefix was taken, so that it cannot be sent again."""
 
-    request: BaseRequest
+    source: Body
     prefix: bytes
     span: tuple[int, int]
     length: int | None
@@ -38,19 +37,17 @@ class Upload:
     @property
     def complete(self) -> bool:
         """Whether the prefix is the whole body."""
-        return self.request.content.is_eof() or self.length == len(self.prefix)
+        return self.source.at_end or self.length == len(self.prefix)
 
     async def rest(self) -> AsyncIterator[bytes]:
         """What comes after the prefix. Raises Refusal ``request_too_large``."""
         seen = len(self.prefix)
-        while not self.request.content.at_eof():
-            data = await self.request.content.readany()
-            if data:
-                self.touched = True
-                seen += len(data)
-                if seen > self.limit:
-                    raise too_large(self.limit)
-                yield data
+        while data := await self.source.read():
+            self.touched = True
+            seen += len(data)
+            if seen > self.limit:
+                raise too_large(self.limit)
+            yield data
 
 
 def too_large(limit: int) -> Refusal:
@@ -62,32 +59,19 @@ def too_large(limit: int) -> Refusal:
     )
 
 
-def check_length(request: BaseRequest, limit: int) -> int | None:
-    """The announced length, refused when it is over the limit."""
-    length = request.content_length
-    if length is not None and length > limit:
+def at_hand(body: Body, limit: int) -> bytes:
+    """A whole body that has come. Raises Refusal ``request_too_large`` or ``invalid_request``."""
+    data = body.take()
+    if len(data) > limit:
         raise too_large(limit)
-    return length
+    return data
 
 
-def invite(request: BaseRequest) -> None:
-    """Answer ``Expect: 100-continue`` (RFC 9110 10.1.1), now that the body will be read."""
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-async def read(request: BaseRequest, limit: int) -> bytes:
+async def read(body: Body, limit: int) -> bytes:
     """The whole body. Raises Refusal ``request_too_large`` or ``invalid_request``."""
-    check_length(request, limit)
-    if not request.body_exists:
-        return b""
-    if request.content.is_eof():
-        # It came in one piece with the head, as most do: nothing to wait for.
-        return _within(_at_hand(request), limit)
-    invite(request)
     chunks: list[bytes] = []
     size = 0
-    async for data in _chunks(request):
+    while data := await body.read():
         size += len(data)
         if size > limit:
             raise too_large(limit)
@@ -95,36 +79,10 @@ async def read(request: BaseRequest, limit: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _at_hand(request: BaseRequest) -> bytes:
-    try:
-        return request.content.read_nowait()
-    except RequestPayloadError as error:
-        raise _unreadable(str(error)) from None
-
-
-def _within(body: bytes, limit: int) -> bytes:
-    if len(body) > limit:
+def check_length(body: Body, limit: int) -> None:
+    """Refuse an announced length that is over the limit. Raises Refusal ``request_too_large``."""
+    if body.length is not None and body.length > limit:
         raise too_large(limit)
-    return body
-
-
-async def _chunks(request: BaseRequest) -> AsyncIterator[bytes]:
-    content = request.content
-    try:
-        while not content.at_eof():
-            data = await content.readany()
-            if data:
-                yield data
-    except RequestPayloadError as error:
-        raise _unreadable(str(error)) from None
-
-
-def _unreadable(why: str) -> Refusal:
-    return Refusal(
-        "invalid_request",
-        f"The request's body cannot be read: {why}.",
-        headers={"Connection": "close"},
-    )
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -183,20 +141,18 @@ def model_of(doc: dict[str, Any], body: bytes, *names: str, loose: bool = False)
     )
 
 
-async def upload(request: BaseRequest, limit: int) -> tuple[Upload, str]:
+async def upload(request: Request, limit: int) -> tuple[Upload, str]:
     """Read a multipart form until its model is known. Returns the upload and the model's name.
     Raises Refusal ``invalid_request`` or ``request_too_large``."""
-    boundary = boundary_of(request.headers.get("Content-Type", ""))
+    boundary = boundary_of(request.fields.get("content-type", ""))
     if boundary is None:
         raise Refusal(
             "invalid_request",
             "This route takes multipart/form-data with a boundary, as the OpenAI SDK sends it.",
         )
-    length = check_length(request, limit)
-    invite(request)
     taken = bytearray()
     near = False
-    async for data in _chunks(request):
+    while data := await request.body.read():
         # The form is searched only once the field's name has come by: a file of many megabytes
         # in front of it is then copied once and not searched again and again.
         near = near or b"model" in taken[-8:] + data
@@ -206,9 +162,7 @@ async def upload(request: BaseRequest, limit: int) -> tuple[Upload, str]:
         span = field_span(prefix := bytes(taken), boundary, b"model") if near else None
         if span is not None:
             name = prefix[span[0] : span[1]].decode("utf-8", "replace")
-            if request.headers.get("Content-Encoding"):
-                length = None
-            return Upload(request, prefix, span, length, limit), name
+            return Upload(request.body, prefix, span, request.body.length, limit), name
     raise Refusal(
         "invalid_request", "The form has no field 'model', or is not complete.", param="model"
     )

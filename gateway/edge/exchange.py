@@ -1,18 +1,17 @@
 """One request on one upstream connection, its answer relayed to one client as it arrives.
 
 Everything happens in the callback in which the bytes came: look at the first event before the
-status is committed, pass bytes on, keep the time, notice the end. The handler only awaits
-``result``."""
+status is committed, pass bytes on, keep the time, notice the end. How it ended is told once, in
+that same call."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from types import ModuleType
+from typing import Protocol
 
 from gateway.core.errors import Refusal
 from gateway.core.headers import answer_head
@@ -43,6 +42,7 @@ class End(Enum):
     BROKEN = "broken"  # no answer; nothing was relayed
     STALLED = "stalled"  # the client stopped reading
     ENDED = "ended"  # the gateway itself is leaving
+    REFUSED = "refused"  # the gateway itself refuses, nothing was relayed: ``refusal`` says why
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Result:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
     told: bool = False
+    refusal: Refusal | None = None
 
 
 @dataclass(slots=True)
@@ -74,11 +75,19 @@ class Tally:
     itl_sum: float = 0.0
 
 
+class Job(Protocol):
+    """What the exchange is for. ``begun`` gets the bytes that an answer begins with, before they
+    are relayed; ``ended`` is called exactly once, unless the exchange is closed before."""
+
+    def begun(self, beginning: bytes) -> None: ...
+    def ended(self, result: Result) -> None: ...
+    def cancel(self) -> None: ...
+
+
 class Exchange:
-    """See the module. ``result`` is resolved exactly once unless the handler abandons it."""
+    """See the module."""
 
     __slots__ = (
-        "_begun",
         "_call",
         "_chunked",
         "_client",
@@ -91,7 +100,7 @@ class Exchange:
         "_headers",
         "_held",
         "_http11",
-        "_keep_alive",
+        "_job",
         "_lane",
         "_own",
         "_passing",
@@ -105,14 +114,15 @@ class Exchange:
         "_strip",
         "_tally",
         "_timeouts",
-        "result",
+        "keep_alive",
+        "over",
         "watch",
     )
 
     def __init__(
         self,
         *,
-        loop: asyncio.AbstractEventLoop,
+        job: Job,
         connection: Connection,
         client: FrontProtocol,
         call: Call,
@@ -126,9 +136,10 @@ class Exchange:
         tally: Tally,
         lane: Lane,
         deadlines: Deadlines,
-        begun: Callable[[bytes], None],
+        now: float,
     ) -> None:
-        self._begun = begun
+        self._job = job
+        self.over = False
         self._deadlines = deadlines
         self._connection = connection
         self._client = client
@@ -139,7 +150,7 @@ class Exchange:
         self._extra = extra
         self._strip = strip
         self._http11 = http11
-        self._keep_alive = keep_alive
+        self.keep_alive = keep_alive
         self._tally = tally
         self._lane = lane
         self._grammar = dialect.grammar(call.op)
@@ -150,7 +161,6 @@ class Exchange:
         else:
             self._own = lambda event: runtime.event_fault(call.wire, call.op, event)
             self.watch = Watch(self._grammar, self._own, finishes=finishes)
-        self.result: asyncio.Future[Result] = loop.create_future()
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._held = b""
@@ -161,9 +171,9 @@ class Exchange:
         self._raw = False
         self._chunked = False
         self._paused_at = 0.0
-        self._phase_start = time.monotonic()
+        self._phase_start = now
         deadlines.add(self)
-        client.on_pause, client.on_resume = self._pause, self._resume
+        client.relay = self
 
     # --- from the connection
 
@@ -212,14 +222,14 @@ class Exchange:
         watch.passed(data[start:-2])
 
     def on_end(self) -> None:
-        if self.result.done():
+        if self.over:
             return
         if not self._passing and not self._settle_unrelayed():
             return
         self._finish()
 
     def on_broken(self, reason: str) -> None:
-        if self.result.done():
+        if self.over:
             return
         if self._passing:
             self._cut("backend_unreachable", f"The engine broke off: {reason}.")
@@ -229,11 +239,11 @@ class Exchange:
     def refuse(self, refusal: Refusal) -> None:
         """The request turned out to be at fault while its body was being passed on."""
         self._connection.abort()
-        if not self.result.done():
+        if not self.over:
             if self._passing:
                 self._end_cut("refused", refusal.message)
             else:
-                self.result.set_exception(refusal)
+                self._resolve(Result(End.REFUSED, refusal=refusal))
 
     # --- before the status is committed
 
@@ -322,7 +332,7 @@ class Exchange:
         if self._stream:
             tally.itl = [0] * (len(ITL_BUCKETS) + 1)
         held, self._held, self._headers = self._held, b"", []
-        self._begun(held)
+        self._job.begun(held)
         if held:
             self._pass(held, now)
         if self._head:
@@ -337,7 +347,7 @@ class Exchange:
             self._strip = None
         self._chunked = self._http11 and not bodiless and (rewritten or not self._sized)
         if not self._chunked and not self._sized and not bodiless:
-            self._keep_alive = False
+            self.keep_alive = False
         return answer_head(
             self._status,
             self._headers,
@@ -345,7 +355,7 @@ class Exchange:
             chunked=self._chunked,
             drop_length=rewritten,
             stream=self._stream,
-            close=not self._keep_alive,
+            close=not self.keep_alive,
         )
 
     def _pass(self, data: bytes, now: float) -> None:
@@ -396,17 +406,18 @@ class Exchange:
     def _write(self, data: bytes) -> None:
         if self._head:
             data, self._head = self._head + data, b""
-        client = self._client
-        if client.transport is None or client.transport.is_closing():
-            return
-        client.transport.write(data)
+        if self._stream:
+            self._client.write(data)
+        else:
+            self._client.post(data)
         self._tally.bytes_out += len(data)
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
+        """The client reads too slowly: back-pressure, all the way to the engine."""
         self._paused_at = time.monotonic()
         self._connection.pause()
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         self._paused_at = 0.0
         self._phase_start = time.monotonic()
         self._connection.resume()
@@ -441,25 +452,28 @@ class Exchange:
         self._resolve(Result(End.CUT, reason, text))
 
     def _resolve(self, result: Result) -> None:
-        if not self.result.done():
-            self.result.set_result(result)
+        if not self.over:
+            self.over = True
+            self._job.ended(result)
 
     def close(self) -> None:
-        """Let go of everything, whether the exchange ended or the handler abandons it."""
+        """Let go of everything, whether the exchange ended or is abandoned."""
+        self.over = True
         self._deadlines.discard(self)
-        self._client.on_pause = self._client.on_resume = None
+        self._client.relay = None
 
     # --- time
 
     def end(self) -> None:
         """The gateway is leaving: say so where an answer has begun, refuse where none has."""
-        if self.result.done():
+        if self.over:
             return
         self._connection.abort()
         if not self._passing:
-            self.result.set_exception(
-                Refusal("draining", "This gateway was stopped before the engine had answered.")
+            refusal = Refusal(
+                "draining", "This gateway was stopped before the engine had answered."
             )
+            self._resolve(Result(End.REFUSED, refusal=refusal))
             return
         if self._stream:
             self._tell("draining", "This gateway was stopped while the engine was answering.")
@@ -467,7 +481,7 @@ class Exchange:
 
     def check(self, now: float) -> None:
         """Give up what has been silent for too long."""
-        if self.result.done():
+        if self.over:
             return
         if self._paused_at:
             late = now - self._paused_at >= STALL
@@ -489,14 +503,6 @@ class Exchange:
             self._connection.abort()
             wait = self._timeouts.first_byte
             self._resolve(Result(End.BROKEN, "timeout", f"no answer began within {wait:g} s"))
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._keep_alive
-
-    @property
-    def status(self) -> int:
-        return self._status
 
 
 def _message_of(text: str) -> str:

@@ -1,4 +1,7 @@
-"""The door: one request authenticated, read, planned, handed on and accounted for."""
+"""The door: one request authenticated, read, planned, handed on and accounted for.
+
+All of that happens in the call in which the request came, when it came whole; only a body that
+still comes in, a page of our own or a new connection is waited for, in a task."""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from random import getrandbits
 from typing import Any
 
 from aiohttp import web
-from aiohttp.web_request import BaseRequest
 
 from gateway.core.catalog import Catalog
 from gateway.core.errors import Refusal
@@ -20,15 +22,17 @@ from gateway.core.headers import SANE_ID, safe_value
 from gateway.core.keys import Keyring, authenticate
 from gateway.core.plan import Policy, plan, route
 from gateway.core.plan import Route as Way
-from gateway.core.types import Call, Caller, Op, Outcome, Wire
+from gateway.core.types import Call, Caller, Op, Outcome
 from gateway.dialects import DIALECTS, Route, match, wire_of
 from gateway.edge import body as bodies
 from gateway.edge.account import Account
 from gateway.edge.attempts import Attempts, Errand, Senses
-from gateway.edge.front import Relayed
+from gateway.edge.front import FrontProtocol, Job
 from gateway.edge.refuse import draining, internal, not_allowed, refused
+from gateway.edge.request import Request
 from gateway.edge.upstream import Pool
 from gateway.state.board import Board
+from gateway.tasks import Tasks
 
 log = logging.getLogger("portico.edge")
 
@@ -64,12 +68,12 @@ class Tables:
         return found
 
 
-OwnPages = Callable[[BaseRequest, str, str], Awaitable[web.StreamResponse]]
+OwnPages = Callable[[Request, str, str], Awaitable[web.Response]]
 """(request, path, request id) -> the gateway's own page."""
 
 
 class Handler:
-    """Called by the server for each request. ``tables`` is replaced, never changed; ``draining``
+    """Called by the front for each request. ``tables`` is replaced, never changed; ``draining``
     turns new requests away; ``active`` counts the requests under way."""
 
     def __init__(
@@ -88,74 +92,128 @@ class Handler:
         self._board = board
         self._report = report
         self._own_pages = own_pages
-        self._attempts = Attempts(loop, pool, board, senses)
+        self._tasks = Tasks()
+        self._attempts = Attempts(loop, pool, board, senses, self)
         self._turn = 0
         self._dice = random.Random()  # noqa: S311 - spreads load, guards nothing
 
-    async def __call__(self, request: BaseRequest) -> Any:
-        rid = request_id(request.headers)
-        path = request.path
-        found = match(path)
+    def begin(self, request: Request) -> Job:
+        """Take a request; it is over when its client's ``done`` is called."""
+        found = match(request.path)
         if found is None:
-            return await self._own(request, path, rid)
+            return self._tasks.spawn(self._own(request), "page")
         self.active += 1
-        try:
-            with Account(self._report, time.monotonic, rid) as account:
-                return await self._guarded(request, *found, account)
-        finally:
-            self.active -= 1
+        route, tail = found
+        account = Account(request_id(request.fields), route)
+        errand = Errand(self, self._attempts, request, account, route.wire)
+        self.guarded(errand, lambda: self._admit(errand, route, tail))
+        return errand
 
-    async def _own(self, request: BaseRequest, path: str, rid: str) -> web.StreamResponse:
+    # --- the gateway's own pages
+
+    async def _own(self, request: Request) -> None:
+        path, rid, client = request.path, request_id(request.fields), _client(request)
         try:
-            return await self._own_pages(request, path, rid)
+            response = await self._own_pages(request, path, rid)
         except Refusal as refusal:
-            return refused(refusal, wire_of(path), rid)
+            response = refused(refusal, wire_of(path), rid)
         except Exception:
             log.exception("a fault of the gateway itself", extra={"request_id": rid})
-            return refused(internal(rid), wire_of(path), rid)
+            response = refused(internal(rid), wire_of(path), rid)
+        client.respond(response)
 
-    async def _guarded(
-        self, request: BaseRequest, route: Route, tail: str, account: Account
-    ) -> web.StreamResponse | Relayed:
+    # --- requests to engines
+
+    def guarded(self, errand: Errand, step: Callable[[], None]) -> None:
         """The one place where refusals and faults of our own become answers."""
-        account.surface, account.wire = route.op.value, route.wire.value
         try:
-            return await self._serve(request, route, tail, account)
+            step()
         except Refusal as refusal:
-            return self._refused(refusal, route.wire, account)
+            self.refuse(errand, refusal)
         except Exception:
+            account = errand.account
             log.exception("a fault of the gateway itself", extra={"request_id": account.id})
             account.cut_by = "gateway"
-            return self._refused(internal(account.id), route.wire, account)
+            self._attempts.abandon(errand)
+            self.refuse(errand, internal(account.id))
 
-    def _refused(
-        self, refusal: Refusal, wire: Wire, account: Account
-    ) -> web.StreamResponse | Relayed:
+    def refuse(self, errand: Errand, refusal: Refusal) -> None:
+        account = errand.account
         account.refusal = refusal.kind
         account.label = refusal.label or account.label
         if account.tally.committed:
-            return Relayed(keep_alive=False)
+            self.over(errand, keep_alive=False)
+            return
         account.status = refusal.status
-        return refused(refusal, wire, account.id)
+        self.answer(errand, refused(refusal, errand.wire, account.id))
 
-    async def _serve(
-        self, request: BaseRequest, route: Route, tail: str, account: Account
-    ) -> web.StreamResponse | Relayed:
+    def answer(self, errand: Errand, response: web.Response) -> None:
+        """End the errand with an answer of our own."""
+        if self._close(errand):
+            _client(errand.request).respond(response)
+
+    def over(self, errand: Errand, *, keep_alive: bool) -> None:
+        """End the errand, whose answer has been written."""
+        if self._close(errand):
+            _client(errand.request).done(keep_alive)
+
+    def left(self, errand: Errand) -> None:
+        """The client has gone."""
+        if not errand.over:
+            errand.account.cut_by = errand.account.cut_by or "client"
+            self._attempts.abandon(errand)
+            self._close(errand)
+
+    def _close(self, errand: Errand) -> bool:
+        if errand.over:
+            return False
+        errand.over = True
+        self.active -= 1
+        self._report(errand.account.close())
+        return True
+
+    def _admit(self, errand: Errand, route: Route, tail: str) -> None:
+        """What can be said before the body is read; a body that is here already is read at once."""
+        request, tables = errand.request, self.tables
         if self.draining:
             raise draining()
         if request.method not in route.methods:
             raise not_allowed(request.method, route.path, route.methods)
-        tables = self.tables
-        caller = authenticate(request.headers, tables.keyring)
-        account.key = caller.name
-        before = time.monotonic() - account.arrived
-        call, upload = await self._read(request, route, tail, account.id)
-        resumed = time.monotonic()
+        errand.caller = authenticate(request.fields, tables.keyring)
+        errand.account.key = errand.caller.name
+        bodies.check_length(request.body, tables.max_body)
+        if request.body.complete and route.body != "multipart":
+            body = bodies.at_hand(request.body, tables.max_body)
+            self._go(errand, self._call(errand, route, tail, body))
+        else:
+            _client(request).invite()
+            errand.task = self._tasks.spawn(self._later(errand, route, tail), "request")
+
+    async def _later(self, errand: Errand, route: Route, tail: str) -> None:
+        """Go on when as much of the body has come as is needed."""
+        request, limit = errand.request, self.tables.max_body
+        account, began = errand.account, time.monotonic()
+        try:
+            if route.body == "multipart":
+                errand.upload, model = await bodies.upload(request, limit)
+                call = self._call(errand, route, tail, b"", model)
+            else:
+                call = self._call(errand, route, tail, await bodies.read(request.body, limit))
+        except Refusal as refusal:
+            self.refuse(errand, refusal)
+            return
+        account.waited = time.monotonic() - began
+        self.guarded(errand, lambda: self._go(errand, call))
+
+    def _go(self, errand: Errand, call: Call) -> None:
+        """Decide where the call goes, and send it there."""
+        account, tables = errand.account, self.tables
+        errand.call = call
         account.user, account.stream = call.user, call.stream
         self._turn += 1
         found = plan(
             call,
-            tables.way(call, caller),
+            tables.way(call, errand.caller),
             policies=tables.policies,
             policy=tables.policy,
             busy=self._board.busy,
@@ -163,9 +221,8 @@ class Handler:
             dice=self._dice.random(),
         )
         account.label = found.label
-        account.overhead = before + time.monotonic() - resumed
-        errand = Errand(request, call, caller, upload, account)
-        return await self._attempts.run(errand, found, tables.stream_usage)
+        account.overhead = time.monotonic() - account.arrived - account.waited
+        self._attempts.start(errand, found, tables.stream_usage)
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client."""
@@ -176,25 +233,17 @@ class Handler:
         name = self._board.makers.of(tail) if route.op is Op.RESPONSES_BY_ID else ""
         return name if name in self.tables.catalog.by_backend else ""
 
-    async def _read(
-        self, request: BaseRequest, route: Route, tail: str, rid: str
-    ) -> tuple[Call, bodies.Upload | None]:
-        """The request, understood. Nobody parses it again."""
-        limit = self.tables.max_body
-        upload: bodies.Upload | None = None
+    def _call(self, errand: Errand, route: Route, tail: str, body: bytes, model: str = "") -> Call:
+        """The request, understood. Nobody parses it again. Raises Refusal."""
         doc: dict[str, Any] = {}
-        body, model = b"", ""
-        if route.body == "multipart":
-            upload, model = await bodies.upload(request, limit)
-        else:
-            body = await bodies.read(request, limit)
         if route.body in ("json", "loose"):
             doc = bodies.parse(body)
             names = ("model", "name") if route.op is Op.SHOW else ("model",)
             model = bodies.model_of(doc, body, *names, loose=route.body == "loose")
-        headers = request.headers
-        call = Call(
-            id=rid,
+        request, fields = errand.request, errand.request.fields
+        pinned = fields.get("x-portico-backend", "")
+        return Call(
+            id=errand.account.id,
             wire=route.wire,
             op=route.op,
             path=route.path,
@@ -203,16 +252,20 @@ class Handler:
             stream=DIALECTS[route.wire].streams(route.op, doc),
             body=body,
             doc=doc,
-            pinned=safe_value(headers.get("X-Portico-Backend", "")) or self._maker(route, tail),
-            session=headers.get("X-Portico-Session-Id", ""),
-            user=headers.get("X-Portico-User-Id", "")[:LONGEST_USER],
+            pinned=safe_value(pinned) if pinned else self._maker(route, tail),
+            session=fields.get("x-portico-session-id", ""),
+            user=fields.get("x-portico-user-id", "")[:LONGEST_USER],
             tail=tail,
-            arrived=time.monotonic(),
+            arrived=errand.account.arrived,
         )
-        return call, upload
 
 
-def request_id(headers: Mapping[str, str]) -> str:
+def _client(request: Request) -> FrontProtocol:
+    assert isinstance(request.client, FrontProtocol)
+    return request.client
+
+
+def request_id(fields: Mapping[str, str]) -> str:
     """The caller's request id where it is sane, else a new one."""
-    given = headers.get("X-Request-Id", "")
+    given = fields.get("x-request-id")
     return given if given and SANE_ID.match(given) else f"{getrandbits(128):032x}"

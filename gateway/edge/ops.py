@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
-from aiohttp.web_request import BaseRequest
 
 from gateway import __version__
 from gateway.core.catalog import Place, near, resolve, servable
@@ -17,6 +16,7 @@ from gateway.core.types import ROUTABLE, Caller, Doc, Fleet
 from gateway.edge.front import SERVER
 from gateway.edge.handler import Tables
 from gateway.edge.refuse import draining, not_allowed
+from gateway.edge.request import Request
 
 MODELS = "/v1/models"
 
@@ -36,7 +36,7 @@ class Gateway(Protocol):
     def openapi(self) -> Doc: ...
 
 
-Page = Callable[[BaseRequest], Awaitable[web.Response]]
+Page = Callable[[Request], Awaitable[web.Response]]
 
 
 class Ops:
@@ -55,7 +55,7 @@ class Ops:
             MODELS: self._models,
         }
 
-    async def __call__(self, request: BaseRequest, path: str, rid: str) -> web.StreamResponse:
+    async def __call__(self, request: Request, path: str, rid: str) -> web.Response:
         page = self._pages.get(path)
         if page is None and path.startswith(MODELS + "/"):
             page = self._model
@@ -68,15 +68,15 @@ class Ops:
         response.headers["Server"] = SERVER
         return response
 
-    async def _root(self, request: BaseRequest) -> web.Response:
+    async def _root(self, request: Request) -> web.Response:
         return web.Response(
             text=f"Portico {__version__}: GET /v1/models lists what is served here.\n"
         )
 
-    async def _healthz(self, request: BaseRequest) -> web.Response:
+    async def _healthz(self, request: Request) -> web.Response:
         return reply({"status": "ok"})
 
-    async def _readyz(self, request: BaseRequest) -> web.Response:
+    async def _readyz(self, request: Request) -> web.Response:
         sights = self._gateway.fleet.sights.values()
         up = sum(sight.health in ROUTABLE for sight in sights)
         draining = self._gateway.draining
@@ -88,32 +88,32 @@ class Ops:
             503 if draining else 200,
         )
 
-    async def _version(self, request: BaseRequest) -> web.Response:
+    async def _version(self, request: Request) -> web.Response:
         return reply(
             {"name": "portico", "version": __version__, "instance": self._gateway.instance}
         )
 
-    async def _metrics(self, request: BaseRequest) -> web.Response:
-        body, kind = await self._gateway.metrics(request.headers.get("Accept", ""))
+    async def _metrics(self, request: Request) -> web.Response:
+        body, kind = await self._gateway.metrics(request.fields.get("accept", ""))
         return web.Response(body=body, headers={"Content-Type": kind})
 
-    async def _openapi(self, request: BaseRequest) -> web.Response:
+    async def _openapi(self, request: Request) -> web.Response:
         return reply(self._gateway.openapi())
 
     # --- models
 
-    async def _models(self, request: BaseRequest) -> web.Response:
+    async def _models(self, request: Request) -> web.Response:
         self._refuse_if_draining()
-        caller = authenticate(request.headers, self._gateway.tables.keyring)
+        caller = authenticate(request.fields, self._gateway.tables.keyring)
         return reply({"object": "list", "data": list(self._visible(caller).values())})
 
     def _refuse_if_draining(self) -> None:
         if self._gateway.draining:
             raise draining()
 
-    async def _model(self, request: BaseRequest) -> web.Response:
+    async def _model(self, request: Request) -> web.Response:
         self._refuse_if_draining()
-        caller = authenticate(request.headers, self._gateway.tables.keyring)
+        caller = authenticate(request.fields, self._gateway.tables.keyring)
         name = request.path[len(MODELS) + 1 :]
         catalog = self._gateway.tables.catalog
         entry = resolve(catalog, name, "", caller)

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from gateway.edge.outbox import Outbox
+
 _CHUNK = re.compile(rb"[0-9a-fA-F]{1,7}\r\n")
 """The size line of a chunk without extensions (RFC 9112 7.1)."""
 
@@ -60,6 +62,8 @@ class Connection(asyncio.Protocol):
         "_in_head",
         "_interim",
         "_lost",
+        "_outbox",
+        "_parked",
         "_parser",
         "_pieces",
         "_sink",
@@ -72,8 +76,10 @@ class Connection(asyncio.Protocol):
         "used",
     )
 
-    def __init__(self, lost: Callable[[Connection], None]) -> None:
+    def __init__(self, lost: Callable[[Connection], None], outbox: Outbox) -> None:
         self.transport: asyncio.Transport | None = None
+        self._outbox = outbox
+        self._parked = b""
         self.used = 0
         self.answered = False
         self.reusable = True
@@ -105,6 +111,16 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if self.transport is not None:
+            self.transport.write(data)
+
+    def post(self, data: bytes) -> None:
+        """Write at the end of this turn of the loop."""
+        self._parked += data
+        self._outbox.post(self)
+
+    def flush(self) -> None:
+        data, self._parked = self._parked, b""
+        if data and self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
     async def drain(self) -> None:
@@ -283,8 +299,9 @@ class Pool:
     MOST_FREE = 256
     """Free connections kept per backend; a burst's rest is closed."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._loop = loop
+        self._outbox = outbox
         self._origins: dict[tuple[str, float, int | None], Origin] = {}
         self._tls: ssl.SSLContext | None = None
         self._live: set[Connection] = set()
@@ -297,9 +314,8 @@ class Pool:
             found = self._origins[key] = Origin(url, idle, uses)
         return found
 
-    def reuse(self, origin: Origin) -> Connection | None:
+    def reuse(self, origin: Origin, now: float) -> Connection | None:
         """A free connection that is young enough, the one used last first."""
-        now = time.monotonic()
         while origin.free:
             connection = origin.free.pop()
             if connection.open and now - connection.idle_since < origin.idle:
@@ -312,7 +328,7 @@ class Pool:
         try:
             async with asyncio.timeout(within):
                 _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._live.discard),
+                    lambda: Connection(self._live.discard, self._outbox),
                     origin.host,
                     origin.port,
                     ssl=self._context() if origin.tls else None,

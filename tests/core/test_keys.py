@@ -13,8 +13,8 @@ RING = Keyring({digest("pk-right"): TEAM}, frozenset({digest("pk-admin")}))
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Authorization": "Bearer pk-right"},
-        {"Authorization": "bearer  pk-right "},
+        {"authorization": "Bearer pk-right"},
+        {"authorization": "bearer  pk-right "},
         {"x-api-key": "pk-right"},
     ],
 )
@@ -26,10 +26,10 @@ def test_both_ways_of_sending_a_key_are_taken(headers):
     "headers",
     [
         {},
-        {"Authorization": "Bearer "},
-        {"Authorization": "Basic pk-right"},
-        {"Authorization": "Bearer pk-wrong"},
-        {"Authorization": "pk-right"},
+        {"authorization": "Bearer "},
+        {"authorization": "Basic pk-right"},
+        {"authorization": "Bearer pk-wrong"},
+        {"authorization": "pk-right"},
         {"x-api-key": digest("pk-right")},
         {"x-api-key": "p\udcffk"},
     ],
@@ -47,7 +47,7 @@ def test_without_keys_everybody_is_anonymous():
 
 
 def test_an_admin_key_opens_both_doors_and_a_plain_key_only_one():
-    admin = {"Authorization": "Bearer pk-admin"}
+    admin = {"authorization": "Bearer pk-admin"}
     assert authenticate(admin, RING).name == "admin"
     assert is_admin(admin, RING)
     assert not is_admin({"x-api-key": "pk-right"}, RING)

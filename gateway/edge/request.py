@@ -1,0 +1,252 @@
+"""A client's request as the front hands it on: its head, and its body as far as it has come."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+from typing import Protocol
+from urllib.parse import unquote
+
+from multidict import CIMultiDict
+
+from gateway.core.errors import Refusal
+
+HELD = 262144
+"""Bytes of a body that may wait for whoever reads it before the client is no longer read."""
+
+CODINGS: Mapping[str, int] = {
+    "gzip": 16 + zlib.MAX_WBITS,
+    "x-gzip": 16 + zlib.MAX_WBITS,
+    "deflate": zlib.MAX_WBITS,
+}
+"""Content codings of a body that can be undone (RFC 9110 8.4.1) -> zlib's window bits."""
+
+STEP = 65536
+"""Bytes that a compressed body is unfolded by at a time, so that a bomb fills no memory."""
+
+
+class Client(Protocol):
+    """The connection a request came on. ``relay`` is told when the client reads too slowly."""
+
+    transport: asyncio.Transport | None
+
+    def hold(self) -> None:
+        """Read no more of the body for now."""
+
+    def go_on(self) -> None:
+        """Read on."""
+
+
+def unreadable(why: str) -> Refusal:
+    return Refusal(
+        "invalid_request",
+        f"The request's body cannot be read: {why}.",
+        headers={"Connection": "close"},
+    )
+
+
+class Body:
+    """What comes after a head. ``complete`` once all of it is here; ``length`` is what was
+    announced, None when it was not (or when it is compressed, so that it says nothing)."""
+
+    __slots__ = (
+        "_client",
+        "_dropping",
+        "_fault",
+        "_held",
+        "_holding",
+        "_pieces",
+        "_waiter",
+        "complete",
+        "length",
+    )
+
+    def __init__(self, client: Client, length: int | None) -> None:
+        self._client = client
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._holding = False
+        self._dropping = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._fault: Refusal | None = None
+        self.complete = False
+        self.length = length
+
+    # --- from the front
+
+    def feed(self, data: bytes) -> None:
+        if self._dropping:
+            return
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > HELD and not self._holding:
+            self._holding = True
+            self._client.hold()
+        self._wake()
+
+    def end(self) -> None:
+        self.complete = True
+        self._wake()
+
+    def fail(self, why: str) -> None:
+        """The rest will never come."""
+        self._fault = unreadable(why)
+        self._wake()
+
+    def drop(self) -> None:
+        """Nobody wants what is here or what still comes."""
+        self._dropping = True
+        self._pieces.clear()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- for the reader
+
+    @property
+    def at_end(self) -> bool:
+        """Whether there is nothing more to read, now or later."""
+        return self.complete and not self._pieces
+
+    def take(self) -> bytes:
+        """All that is here and was not taken yet. Raises Refusal ``invalid_request``."""
+        if self._fault is not None:
+            raise self._fault
+        pieces = self._pieces
+        if self._holding:
+            self._holding = False
+            self._client.go_on()
+        if len(pieces) == 1:
+            self._pieces, self._held = [], 0
+            return pieces[0]
+        if pieces:
+            self._pieces, self._held = [], 0
+        return b"".join(pieces)
+
+    async def read(self) -> bytes:
+        """What comes next, waited for; empty at the end. Raises Refusal ``invalid_request``."""
+        while not self._pieces and not self.complete and self._fault is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self.take()
+
+
+class Packed(Body):
+    """A body that comes compressed and is read as what it means. It is unfolded only as far as
+    somebody reads it, so that a bomb fills no memory."""
+
+    __slots__ = ("_ended", "_raw", "_unpack")
+
+    def __init__(self, client: Client, coding: str) -> None:
+        super().__init__(client, None)
+        self._unpack = zlib.decompressobj(CODINGS[coding])
+        self._raw = b""
+        self._ended = False
+
+    def feed(self, data: bytes) -> None:
+        self._raw += data
+        self._unfold()
+
+    def end(self) -> None:
+        self._ended = True
+        self._unfold()
+
+    def take(self) -> bytes:
+        data = super().take()
+        self._unfold()
+        return data
+
+    def _unfold(self) -> None:
+        try:
+            while self._raw and self._held <= HELD and not self._dropping:
+                data = self._unpack.decompress(self._raw, STEP)
+                self._raw = self._unpack.unconsumed_tail
+                if data:
+                    super().feed(data)
+        except zlib.error as error:
+            self._raw = b""
+            self.fail(f"its Content-Encoding does not hold ({error})")
+        if self._ended and (not self._raw or self._dropping) and not self.complete:
+            if not self._unpack.eof and not self._dropping:
+                self.fail("its compressed data are cut short")
+            super().end()
+
+
+class Request:
+    """One request. ``path`` is decoded; ``query`` is as it came, without the question mark;
+    ``raw_headers`` are as they came; ``fields`` hold each header's first value by its name in
+    lower case."""
+
+    __slots__ = (
+        "body",
+        "client",
+        "fields",
+        "http11",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "raw_headers",
+    )
+
+    def __init__(
+        self,
+        client: Client,
+        method: str,
+        target: bytes,
+        raw_headers: list[tuple[bytes, bytes]],
+        *,
+        http11: bool,
+        keep_alive: bool,
+    ) -> None:
+        self.client = client
+        self.method = method
+        self.path, self.query = split_target(target)
+        self.raw_headers = raw_headers
+        self.fields: dict[str, str] = {
+            name.decode("ascii", "replace").lower(): value.decode("utf-8", "surrogateescape")
+            for name, value in reversed(raw_headers)
+        }
+        self.http11 = http11
+        self.keep_alive = keep_alive
+        coding = self.fields.get("content-encoding", "")
+        if coding.lower() in CODINGS:
+            self.body: Body = Packed(client, coding.lower())
+        else:
+            self.body = Body(client, _length(self.fields))
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """All headers, for whoever is in no hurry."""
+        return CIMultiDict(
+            (name.decode("ascii", "replace"), value.decode("utf-8", "surrogateescape"))
+            for name, value in self.raw_headers
+        )
+
+    def forget(self) -> None:
+        """Let go of what is only needed to send the request (again)."""
+        self.raw_headers = []
+        self.fields = {}
+
+
+def _length(fields: Mapping[str, str]) -> int | None:
+    announced = fields.get("content-length", "")
+    if announced:
+        return int(announced)
+    return None if "transfer-encoding" in fields else 0
+
+
+def split_target(target: bytes) -> tuple[str, str]:
+    """(decoded path, raw query) of a request target in any of its forms (RFC 9112 3.2)."""
+    text = target.decode("latin-1")
+    if text[:1] != "/" and "://" in text:
+        rest = text.partition("://")[2]
+        slash = rest.find("/")
+        text = rest[slash:] if slash >= 0 else "/"
+    path, _, query = text.partition("#")[0].partition("?")
+    return (unquote(path) if "%" in path else path), query
