@@ -17,9 +17,10 @@ Fix = Callable[[Doc], Mapping[str, Any]]
 def patched(doc: Doc, fixes: Iterable[Fix]) -> Doc | None:
     """The body with every fix applied, in its old order; None when nothing has to change. Each
     fix reads the body as it came; of two that set one field the later wins."""
-    changes: dict[str, Any] = {}
+    changes: Mapping[str, Any] = {}
     for fix in fixes:
-        changes.update(fix(doc))
+        if found := fix(doc):
+            changes = {**changes, **found}
     if not changes:
         return None
     return {name: value for name, value in {**doc, **changes}.items() if value is not DROP}

@@ -294,16 +294,14 @@ class AccessLog:
 def outcome_fields(outcome: Outcome, ts: str) -> Fields:
     """The fields of a request's line. Never the prompt, the answer or a key."""
     usage = outcome.usage
+    first_byte, overhead = outcome.first_byte, outcome.overhead
     fields: Fields = {
         "ts": ts,
         "level": "INFO",
         "msg": "request",
         "request_id": outcome.id,
         "key": outcome.key,
-    }
-    if outcome.user:
-        fields["user"] = outcome.user[:LONGEST_USER]
-    fields |= {
+        "user": outcome.user[:LONGEST_USER],
         "surface": outcome.surface,
         "wire": outcome.wire,
         "model": outcome.model,
@@ -313,21 +311,21 @@ def outcome_fields(outcome: Outcome, ts: str) -> Fields:
         "attempts": outcome.attempts,
         "moves": outcome.moves,
         "stream": outcome.stream,
-        "ttft_ms": _millis(outcome.first_byte),
-        "duration_ms": _millis(outcome.duration),
-        "overhead_ms": _millis(outcome.overhead),
+        "ttft_ms": None if first_byte is None else int(first_byte * 1e6 + 0.5) / 1e3,
+        "duration_ms": int(outcome.duration * 1e6 + 0.5) / 1e3,
+        "overhead_ms": None if overhead is None else int(overhead * 1e6 + 0.5) / 1e3,
         "tokens_in": usage.input,
         "tokens_out": usage.output,
         "tokens_cached": usage.cached,
         "tokens_counted": usage.counted,
-    }
-    if not usage.counted:
-        fields["note"] = COUNTED_HERE
-    fields |= {
         "cut_by": outcome.cut_by,
         "refusal": outcome.refusal,
         "bytes_out": outcome.bytes_out,
     }
+    if not outcome.user:
+        del fields["user"]
+    if not usage.counted:
+        fields["note"] = COUNTED_HERE
     return fields
 
 
@@ -339,7 +337,3 @@ def outcome_words(outcome: Outcome, ts: str) -> Fields:
     fields["msg"] = f"{status:03d} {duration:>9.1f} ms {fields.pop('surface'):<16}"
     del fields["tokens_counted"]
     return {key: value for key, value in fields.items() if value not in (None, "", (), 0)}
-
-
-def _millis(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)

@@ -54,6 +54,11 @@ FORWARDABLE = frozenset({b"authorization", b"x-api-key"})
 ANSWER_DROPS = HOP_BY_HOP | {b"server", b"x-request-id", b"set-cookie"}
 """Not passed on from an answer: what belongs to the engine's own connection or identity."""
 
+ANSWER_DROPS_LENGTH = ANSWER_DROPS | {b"content-length"}
+
+EMPTY_ORIGIN = b"access-control-allow-origin"
+"""llama-server sends it empty, which browsers refuse (sheet llamacpp 1)."""
+
 PREFIX = b"x-portico-"
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
@@ -108,16 +113,19 @@ def request_head(
 ) -> bytes:
     """The head sent to an engine. ``headers`` are the caller's; ``length`` None sends the body
     chunked."""
-    drops, rid = sent.drops, request_id.encode()
+    drops, prefixes, rid = sent.drops, sent.prefixes, request_id.encode()
     lines = [f"{method} {target} HTTP/1.1\r\n".encode(), sent.fixed]
+    passed = []
     for name, value in headers:
         low = name.lower()
-        if low == b"connection":
-            drops = drops | named_by(value)
-    for name, value in headers:
-        low = name.lower()
-        if low not in drops and not low.startswith(sent.prefixes):
-            lines += (name, b": ", value, b"\r\n")
+        if low not in drops:
+            if not low.startswith(prefixes):
+                passed.append((low, name, value))
+        elif low == b"connection" and (named := named_by(value)):
+            drops = drops | named
+            passed = [header for header in passed if header[0] not in named]
+    for _, name, value in passed:
+        lines += (name, b": ", value, b"\r\n")
     for name in sent.ids:
         lines += (name, b": ", rid, b"\r\n")
     if length is None:
@@ -153,33 +161,37 @@ def answer_head(
     """The head sent to the client: the engine's own headers, less those of its connection, and
     ours (``extra``, whole lines). Event streams get what keeps proxies from buffering them (vLLM
     sends neither, sheet 7)."""
+    passed = _passing(headers, ANSWER_DROPS_LENGTH if drop_length or chunked else ANSWER_DROPS)
     lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
-    unbuffered = cached = not stream
-    drops = ANSWER_DROPS
-    for name, value in headers:
-        if name.lower() == b"connection":
-            drops = drops | named_by(value)
-    for name, value in headers:
-        low = name.lower()
-        if low in drops or low.startswith(PREFIX):
-            continue
-        if low == b"content-length" and (drop_length or chunked):
-            continue
-        if low == b"access-control-allow-origin" and not value.strip():
-            continue  # llama-server sends it empty, which browsers refuse (sheet llamacpp 1)
-        cached = cached or low == b"cache-control"
-        unbuffered = unbuffered or low == b"x-accel-buffering"
+    for _, name, value in passed:
         lines += (name, b": ", value, b"\r\n")
-    if not cached:
-        lines.append(b"Cache-Control: no-cache\r\n")
-    if not unbuffered:
-        lines.append(b"X-Accel-Buffering: no\r\n")
+    if stream:
+        lows = {header[0] for header in passed}
+        if b"cache-control" not in lows:
+            lines.append(b"Cache-Control: no-cache\r\n")
+        if b"x-accel-buffering" not in lows:
+            lines.append(b"X-Accel-Buffering: no\r\n")
     if chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     if close:
         lines.append(b"Connection: close\r\n")
     lines += (extra, b"\r\n")
     return b"".join(lines)
+
+
+def _passing(headers: Pairs, drops: frozenset[bytes]) -> list[tuple[bytes, bytes, bytes]]:
+    """(name in lower case, name, value) of the headers of an answer that are passed on."""
+    passed = []
+    for name, value in headers:
+        low = name.lower()
+        if low not in drops:
+            if low.startswith(PREFIX) or (low == EMPTY_ORIGIN and not value.strip()):
+                continue
+            passed.append((low, name, value))
+        elif low == b"connection" and (named := named_by(value)):
+            drops = drops | named
+            passed = [header for header in passed if header[0] not in named]
+    return passed
 
 
 def safe_value(text: str) -> str:

@@ -18,6 +18,9 @@ class Wire(StrEnum):
     ANTHROPIC = "anthropic"
     OLLAMA = "ollama"
 
+    # Enum's own is written in Python, and every look-up by a member pays for it.
+    __hash__ = str.__hash__
+
 
 class Op(StrEnum):
     """What is asked for. The value is the surface's public name (metrics label, providers API)."""
@@ -45,6 +48,8 @@ class Op(StrEnum):
     PS = "ps"
     VERSION = "version"
 
+    __hash__ = str.__hash__
+
 
 class Health(StrEnum):
     """What we believe about a backend. UP and BUSY take requests; the others do not."""
@@ -57,6 +62,8 @@ class Health(StrEnum):
     SICK = "sick"
     DOWN = "down"
     DRAINING = "draining"
+
+    __hash__ = str.__hash__
 
 
 ROUTABLE = frozenset({Health.UP, Health.BUSY})
@@ -236,9 +243,10 @@ ITL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1
 """Upper bounds (seconds) of the inter-token latency histogram that a stream fills as it passes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
-    """What became of one request: the single source of metrics, log line and accounting.
+    """What became of one request: the single source of metrics, log line and accounting. Never
+    written after it was made; a frozen one of so many fields costs three microseconds to make.
 
     Times are seconds since the request arrived; None where the moment never came. ``status`` is
     what the client saw (0 when it left before any status). ``model`` is bounded: a name of the

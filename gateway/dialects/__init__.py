@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 from gateway.core.types import Op, Wire
@@ -15,13 +15,21 @@ from . import anthropic, ollama, openai
 class Route:
     """One address of the gateway that leads to an engine. ``path`` may end in ``{id}`` or
     ``{id}/cancel``. ``body`` says how the request carries its model: ``json`` (a field that must
-    be there), ``loose`` (a field that may be missing), ``multipart`` (a form field), ``none``."""
+    be there), ``loose`` (a field that may be missing), ``multipart`` (a form field), ``none``.
+    ``surface`` and ``spoken`` are the names of ``op`` and ``wire``."""
 
     path: str
     wire: Wire
     op: Op
     methods: tuple[str, ...] = ("POST",)
     body: str = "json"
+    surface: str = field(init=False)
+    spoken: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # An enum's ``value`` is looked up by Python code, and these are asked for by every request.
+        object.__setattr__(self, "surface", self.op.value)
+        object.__setattr__(self, "spoken", self.wire.value)
 
 
 _O, _A, _L = Wire.OPENAI, Wire.ANTHROPIC, Wire.OLLAMA

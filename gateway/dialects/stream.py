@@ -17,6 +17,9 @@ NEVER = re.compile(rb"(?!)")
 TAIL = 1280
 """Bytes of a stream's end that are kept: an engine's usage object has some 300 to 600."""
 
+BATCH = 3072
+"""Bytes of events that may gather before they are looked at."""
+
 HEAD = 768
 """Bytes of a stream's beginning that are kept, for dialects that say input tokens first."""
 
@@ -168,17 +171,18 @@ class Watch:
     ``finishes`` asks for an eye on finish reasons, which only some runtimes' streams need."""
 
     __slots__ = (
+        "_ended",
         "_finishes",
+        "_fresh",
+        "_fresh_size",
         "_grammar",
-        "_line",
+        "_head",
         "_own",
+        "_pieces",
         "_rest",
-        "_size",
         "_tail",
-        "ended",
         "finished",
-        "head",
-        "pieces",
+        "line",
     )
 
     def __init__(
@@ -187,34 +191,37 @@ class Watch:
         self._grammar = grammar
         self._own = own
         self._finishes = finishes
-        self._line = b""
-        self._rest = b""
-        self._tail: list[bytes] = []
-        self._size = 0
-        self.head = b""
-        self.ended = False
+        self._fresh: list[bytes] = []
+        self._fresh_size = 0
+        self._rest = self._head = self._tail = b""
+        self._ended = False
+        self._pieces = 0
         self.finished = False
-        self.pieces = 0
+        self.line = b""
+        """The beginning of the line in whose middle what was fed last ended."""
 
     def feed(self, data: bytes) -> Fault | None:
         """Look for an error event that is complete with ``data``. Returns it with the offset in
         ``data`` after which the stream must not go on, or None."""
-        before = len(self._line)
-        text = self._line + data if before else data
+        before = len(self.line)
+        text = self.line + data if before else data
         fault = None
         if b"error" in text or self._own is not _no_fault:
             fault = self._fault(text, before)
         if data[-1:] == b"\n":
-            self._line = b""
+            self.line = b""
         else:
             rest = text[text.rfind(b"\n") + 1 :]
-            self._line = rest if len(rest) <= LONGEST_LINE else b""
-        hint = self._grammar.end_hint
-        if hint and hint in text and not self.ended:
-            self.ended = self._grammar.end.search(text) is not None
+            self.line = rest if len(rest) <= LONGEST_LINE else b""
+        self._look_for_end(text)
         if self._finishes and not self.finished:
             self.finished = self._grammar.finish.search(text) is not None
         return fault
+
+    def _look_for_end(self, text: bytes) -> None:
+        hint = self._grammar.end_hint
+        if hint and hint in text and not self._ended:
+            self._ended = self._grammar.end.search(text) is not None
 
     def _fault(self, text: bytes, before: int) -> Fault | None:
         for start, line in _lines(text):
@@ -224,42 +231,37 @@ class Watch:
                 return Fault(*found, end=max(end, 0))
         return None
 
-    @property
-    def in_line(self) -> bool:
-        """Whether what was fed last ended in the middle of a line."""
-        return bool(self._line)
-
     def passed(self, data: bytes) -> None:
-        """Whole events without the word 'error' have gone by: ``feed`` and ``note`` in one, and
-        without a further call, since this runs for nearly every event of every stream."""
-        grammar = self._grammar
-        if grammar.end_hint in data and not self.ended:
-            self.ended = grammar.end.search(data) is not None
-        usual = data.count(grammar.usual)
-        if self._rest:
-            self._count(data)
-        elif usual and usual == data.count(grammar.separator) and grammar.empty not in data:
-            self.pieces += usual
-        else:
-            self.pieces += len(grammar.content.findall(data))
-        if len(self.head) < grammar.head:
-            self.head += data[: grammar.head - len(self.head)]
-        self._tail.append(data)
-        self._size += len(data)
-        if self._size > 2 * TAIL:
-            self._tail = [b"".join(self._tail)[-TAIL:]]
-            self._size = TAIL
+        """Whole events without the word 'error' have gone by: ``feed`` and ``note`` in one. This
+        runs for nearly every event of every stream, so the events are only gathered here, and
+        looked at some kilobytes at a time."""
+        self._fresh.append(data)
+        self._fresh_size += len(data)
+        if self._fresh_size > BATCH:
+            self._settle()
 
     def note(self, data: bytes) -> None:
         """Remember the ends of the answer and count what was generated."""
+        if self._fresh:
+            self._settle()
         self._count(data)
-        if len(self.head) < self._grammar.head:
-            self.head += data[: self._grammar.head - len(self.head)]
-        self._tail.append(data if len(data) <= 2 * TAIL else data[-TAIL:])
-        self._size += len(data)
-        if self._size > 2 * TAIL:
-            self._tail = [b"".join(self._tail)[-TAIL:]]
-            self._size = TAIL
+        self._keep(data)
+
+    def keep(self, data: bytes) -> None:
+        """Remember the ends of an answer that is no stream."""
+        self._keep(data)
+
+    def _settle(self) -> None:
+        text = b"".join(self._fresh)
+        self._fresh, self._fresh_size = [], 0
+        self._look_for_end(text)
+        self._count(text)
+        self._keep(text)
+
+    def _keep(self, data: bytes) -> None:
+        if len(self._head) < self._grammar.head:
+            self._head += data[: self._grammar.head - len(self._head)]
+        self._tail = data[-TAIL:] if len(data) >= TAIL else (self._tail + data)[-TAIL:]
 
     def _count(self, data: bytes) -> None:
         """Count in whole lines only: a read may end in the middle of a piece."""
@@ -269,17 +271,41 @@ class Watch:
             if len(data) - end > LONGEST_PIECE:
                 end = len(data)
             data, self._rest = data[:end], data[end:]
-        self.pieces += self._grammar.count(data)
+        self._pieces += self._grammar.count(data)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream's regular last event has come."""
+        if self._fresh:
+            self._settle()
+        return self._ended
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces of generated text have gone by."""
+        if self._fresh:
+            self._settle()
+        return self._pieces
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, as many as the grammar says are worth keeping."""
+        if self._fresh:
+            self._settle()
+        return self._head
+
+    @property
+    def tail(self) -> bytes:
+        """The last TAIL bytes, or all if there were fewer."""
+        if self._fresh:
+            self._settle()
+        return self._tail
 
     @property
     def at_boundary(self) -> bool:
         """Whether the bytes noted so far end with a whole event."""
-        return not self._tail or self.tail.endswith(self._grammar.separator)
-
-    @property
-    def tail(self) -> bytes:
-        """At least the last TAIL bytes, if there were so many."""
-        return b"".join(self._tail)
+        tail = self.tail
+        return not tail or tail.endswith(self._grammar.separator)
 
 
 def _lines(text: bytes) -> Iterator[tuple[int, bytes]]:

@@ -46,8 +46,8 @@ class Account:
     def __init__(self, request_id: str, route: Route) -> None:
         self.arrived = time.monotonic()
         self.id = request_id
-        self.surface = route.op.value
-        self.wire = route.wire.value
+        self.surface = route.surface
+        self.wire = route.spoken
         self.key = self.user = self.backend = self.upstream_model = ""
         self.refusal = self.cut_by = ""
         self.label = "unknown"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -47,7 +47,7 @@ class Senses(Protocol):
 class Desk(Protocol):
     """Where errands come from and where they end."""
 
-    def guarded(self, errand: Errand, step: Callable[[], None]) -> None: ...
+    def guarded(self, errand: Errand, step: Callable[..., None], *args: Any) -> None: ...
     def answer(self, errand: Errand, response: web.Response) -> None: ...
     def over(self, errand: Errand, *, keep_alive: bool) -> None: ...
     def left(self, errand: Errand) -> None: ...
@@ -121,7 +121,7 @@ class Errand:
         self._attempts.begun(self, beginning)
 
     def ended(self, result: Result) -> None:
-        self._desk.guarded(self, lambda: self._attempts.ended(self, result))
+        self._desk.guarded(self, self._attempts.ended, result)
 
 
 FINAL = frozenset({End.DONE, End.CUT, End.STALLED, End.ENDED})
@@ -198,7 +198,7 @@ class Attempts:
             errand.ended(Result(End.BROKEN, failure.reason, str(failure)))
             return
         now = time.monotonic()
-        self._desk.guarded(errand, lambda: self._exchange(errand, connection, now))
+        self._desk.guarded(errand, self._exchange, connection, now)
 
     def _exchange(self, errand: Errand, connection: Connection, now: float) -> None:
         """Send the request; the exchange relays the answer and says how it ended."""

@@ -104,13 +104,15 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 _MODEL = b'"model"'
+SPELT = (4, 5)
+"""Characters of the names that a model goes by (``name``, ``model``), however they are cased."""
 
 
 def model_of(doc: dict[str, Any], body: bytes, *names: str, loose: bool = False) -> str:
     """The model a document names, under the first of ``names`` that it has. A body that names two
     is refused: the engine might read the other one. Raises Refusal ``invalid_request``."""
     for key in doc:
-        if key not in names and key.casefold() in names:
+        if len(key) in SPELT and key not in names and key.casefold() in names:
             raise Refusal(
                 "invalid_request",
                 f"The body has a member '{key[:20]}', which some engines take for"

@@ -30,6 +30,9 @@ HELD_LIMIT = 1 << 20
 STALL = 300.0
 """Seconds for which a client may read nothing before it is taken for gone."""
 
+LAST = b"\n\r\n"
+"""How a chunk ends that holds whole lines."""
+
 STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson")
 
 
@@ -206,7 +209,7 @@ class Exchange:
         """One whole chunk as it came, framing and all, its payload from ``start`` on. In the middle
         of a stream whole events pass on as they are; anything else takes the longer way."""
         watch = self.watch
-        if not self._raw or data[-3:-2] != b"\n" or b"error" in data or watch.in_line:
+        if not self._raw or not data.endswith(LAST) or b"error" in data or watch.line:
             self.on_payload(data[start:-2])
             return
         now = time.monotonic()
@@ -370,7 +373,10 @@ class Exchange:
             self._gap(now - tally.last)
         tally.last = now
         self._lane.last_byte = now
-        self.watch.note(data)
+        if self._stream:
+            self.watch.note(data)
+        else:
+            self.watch.keep(data)
 
     def _relay_events(self, out: bytes) -> bool:
         """Write what came of a stream. False when the stream was cut there."""

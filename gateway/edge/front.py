@@ -21,6 +21,8 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.core.errors import Refusal
+from gateway.core.keys import Keyring, authenticate
+from gateway.core.types import Caller
 from gateway.dialects import openai
 from gateway.edge.outbox import Outbox
 from gateway.edge.request import Request
@@ -103,6 +105,7 @@ class FrontProtocol(asyncio.Protocol):
         "_mute",
         "_parked",
         "_parser",
+        "_proven",
         "_pumping",
         "_request",
         "_seen",
@@ -132,6 +135,7 @@ class FrontProtocol(asyncio.Protocol):
         self._pumping = False
         self._linger_until = 0.0
         self._parked: list[bytes] = []
+        self._proven: tuple[Keyring, tuple[str | None, str | None], Caller] | None = None
         self._seen = front.now
 
     # --- asyncio.Protocol
@@ -322,6 +326,17 @@ class FrontProtocol(asyncio.Protocol):
         request = self._request
         if request is not None and request.fields.get("expect", "").lower() == "100-continue":
             self.write(CONTINUE)
+
+    def prove(self, request: Request, ring: Keyring) -> Caller:
+        """Who asks, by the request's key. What the last request of this connection proved holds
+        for one that shows the very same. Raises Refusal ``unauthorized``."""
+        fields = request.fields
+        shown = fields.get("authorization"), fields.get("x-api-key")
+        if self._proven is not None and self._proven[:2] == (ring, shown):
+            return self._proven[2]
+        caller = authenticate(fields, ring)
+        self._proven = ring, shown, caller
+        return caller
 
     def write(self, data: bytes) -> None:
         """Write at once."""

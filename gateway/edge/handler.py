@@ -19,7 +19,7 @@ from aiohttp import web
 from gateway.core.catalog import Catalog
 from gateway.core.errors import Refusal
 from gateway.core.headers import SANE_ID, safe_value
-from gateway.core.keys import Keyring, authenticate
+from gateway.core.keys import Keyring
 from gateway.core.plan import Policy, plan, route
 from gateway.core.plan import Route as Way
 from gateway.core.types import Call, Caller, Op, Outcome
@@ -106,7 +106,7 @@ class Handler:
         route, tail = found
         account = Account(request_id(request.fields), route)
         errand = Errand(self, self._attempts, request, account, route.wire)
-        self.guarded(errand, lambda: self._admit(errand, route, tail))
+        self.guarded(errand, self._admit, route, tail)
         return errand
 
     # --- the gateway's own pages
@@ -124,10 +124,11 @@ class Handler:
 
     # --- requests to engines
 
-    def guarded(self, errand: Errand, step: Callable[[], None]) -> None:
-        """The one place where refusals and faults of our own become answers."""
+    def guarded(self, errand: Errand, step: Callable[..., None], *args: Any) -> None:
+        """``step(errand, *args)``: the one place where refusals and faults of our own become
+        answers."""
         try:
-            step()
+            step(errand, *args)
         except Refusal as refusal:
             self.refuse(errand, refusal)
         except Exception:
@@ -179,7 +180,7 @@ class Handler:
             raise draining()
         if request.method not in route.methods:
             raise not_allowed(request.method, route.path, route.methods)
-        errand.caller = authenticate(request.fields, tables.keyring)
+        errand.caller = _client(request).prove(request, tables.keyring)
         errand.account.key = errand.caller.name
         bodies.check_length(request.body, tables.max_body)
         if request.body.complete and route.body != "multipart":
@@ -203,7 +204,7 @@ class Handler:
             self.refuse(errand, refusal)
             return
         account.waited = time.monotonic() - began
-        self.guarded(errand, lambda: self._go(errand, call))
+        self.guarded(errand, self._go, call)
 
     def _go(self, errand: Errand, call: Call) -> None:
         """Decide where the call goes, and send it there."""

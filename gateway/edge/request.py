@@ -208,10 +208,12 @@ class Request:
         self.method = method
         self.path, self.query = split_target(target)
         self.raw_headers = raw_headers
+        raw_headers.reverse()
         self.fields: dict[str, str] = {
-            name.decode("ascii", "replace").lower(): value.decode("utf-8", "surrogateescape")
-            for name, value in reversed(raw_headers)
+            str(name, "latin-1").lower(): str(value, "utf-8", "surrogateescape")
+            for name, value in raw_headers
         }
+        raw_headers.reverse()
         self.http11 = http11
         self.keep_alive = keep_alive
         coding = self.fields.get("content-encoding", "")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import ssl
 import time
 from collections.abc import Callable
@@ -18,8 +17,24 @@ import httptools
 
 from gateway.edge.outbox import Outbox
 
-_CHUNK = re.compile(rb"[0-9a-fA-F]{1,7}\r\n")
-"""The size line of a chunk without extensions (RFC 9112 7.1)."""
+MOST_SIZES = 4096
+
+_size_lines: dict[int, tuple[bytes, ...]] = {}
+
+
+def size_lines(length: int) -> tuple[bytes, ...]:
+    """The size line that a chunk without extensions must begin with for the whole of it to be
+    ``length`` bytes, in small and in capital digits (RFC 9112 7.1); nothing for the lengths that
+    no chunk has."""
+    found = _size_lines.get(length)
+    if found is None:
+        lines = (b"%x\r\n" % size for size in range(max(length - 12, 1), max(length - 4, 1)))
+        fitting = [line for line in lines if len(line) + int(line, 16) + 2 == length]
+        found = (fitting[0], fitting[0].upper()) if fitting else ()
+        if len(_size_lines) < MOST_SIZES:
+            _size_lines[length] = found
+    return found
+
 
 _SIZING = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -88,10 +103,12 @@ class Connection(asyncio.Protocol):
         self._sink: Sink | None = None
         self._drained: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
+        # It is ready for the next answer when one has ended; a connection on which one ended
+        # otherwise is not used again.
+        self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
     def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_size = 0
         self._in_head = True
@@ -169,12 +186,12 @@ class Connection(asyncio.Protocol):
             # Bytes that nobody asked for: whatever they are, the next answer must not begin so.
             self.abort()
             return
-        if self._boundary and (size := _CHUNK.match(data)):
+        if self._boundary:
             # The usual read: one whole chunk. The parser stands where a chunk begins, so one that
             # it is never shown does not confuse it.
-            start = size.end()
-            if len(data) == start + int(data[: start - 2], 16) + 2 > start + 2:
-                self._sink.on_chunk(data, start)
+            lines = size_lines(len(data))
+            if data.startswith(lines):
+                self._sink.on_chunk(data, len(lines[0]))
                 return
         self.answered = True
         if self._in_head:

@@ -119,7 +119,7 @@ def test_memory_is_bounded_however_long_the_stream_and_its_lines_are():
         watch.note(piece)
     assert len(watch.head) <= HEAD
     assert TAIL <= len(watch.tail) <= 3 * TAIL
-    assert len(watch._line) <= 65536
+    assert len(watch.line) <= 65536
 
 
 @pytest.mark.parametrize(
