@@ -17,6 +17,8 @@ NEVER = re.compile(rb"(?!)")
 TAIL = 1280
 """Bytes of a stream's end that are kept: an engine's usage object has some 300 to 600."""
 
+CHUNK_END = b"\r\n"
+
 BATCH = 3072
 """Bytes of events that may gather before they are looked at."""
 
@@ -168,20 +170,26 @@ def _number(places: tuple[dict[str, Any], ...]) -> int:
 
 class Watch:
     """Looks at one answer as it passes. ``feed`` before the bytes are written, ``note`` after.
-    ``finishes`` asks for an eye on finish reasons, which only some runtimes' streams need."""
+    ``finishes`` asks for an eye on finish reasons, which only some runtimes' streams need.
+
+    Nearly every event of every stream takes neither way: chunks that hold whole lines without the
+    word 'error' are gathered in ``fresh`` as they came, framing and all, and looked at some
+    kilobytes at a time, by ``settle`` (the relay says when; ``due`` is its mark). The size lines
+    between them are no JSON, and stand where an event begins. ``line`` is the beginning of the
+    line in whose middle what was fed last ended."""
 
     __slots__ = (
         "_ended",
         "_finishes",
-        "_fresh",
-        "_fresh_size",
         "_grammar",
         "_head",
         "_own",
         "_pieces",
         "_rest",
         "_tail",
+        "due",
         "finished",
+        "fresh",
         "line",
     )
 
@@ -191,14 +199,13 @@ class Watch:
         self._grammar = grammar
         self._own = own
         self._finishes = finishes
-        self._fresh: list[bytes] = []
-        self._fresh_size = 0
         self._rest = self._head = self._tail = b""
         self._ended = False
         self._pieces = 0
         self.finished = False
+        self.fresh: list[bytes] = []
+        self.due = 0
         self.line = b""
-        """The beginning of the line in whose middle what was fed last ended."""
 
     def feed(self, data: bytes) -> Fault | None:
         """Look for an error event that is complete with ``data``. Returns it with the offset in
@@ -231,19 +238,10 @@ class Watch:
                 return Fault(*found, end=max(end, 0))
         return None
 
-    def passed(self, data: bytes) -> None:
-        """Whole events without the word 'error' have gone by: ``feed`` and ``note`` in one. This
-        runs for nearly every event of every stream, so the events are only gathered here, and
-        looked at some kilobytes at a time."""
-        self._fresh.append(data)
-        self._fresh_size += len(data)
-        if self._fresh_size > BATCH:
-            self._settle()
-
     def note(self, data: bytes) -> None:
         """Remember the ends of the answer and count what was generated."""
-        if self._fresh:
-            self._settle()
+        if self.fresh:
+            self.settle()
         self._count(data)
         self._keep(data)
 
@@ -251,9 +249,10 @@ class Watch:
         """Remember the ends of an answer that is no stream."""
         self._keep(data)
 
-    def _settle(self) -> None:
-        text = b"".join(self._fresh)
-        self._fresh, self._fresh_size = [], 0
+    def settle(self) -> None:
+        """Look at what has gathered."""
+        text = b"".join(self.fresh)
+        self.fresh = []
         self._look_for_end(text)
         self._count(text)
         self._keep(text)
@@ -276,36 +275,37 @@ class Watch:
     @property
     def ended(self) -> bool:
         """Whether the stream's regular last event has come."""
-        if self._fresh:
-            self._settle()
+        if self.fresh:
+            self.settle()
         return self._ended
 
     @property
     def pieces(self) -> int:
         """How many pieces of generated text have gone by."""
-        if self._fresh:
-            self._settle()
+        if self.fresh:
+            self.settle()
         return self._pieces
 
     @property
     def head(self) -> bytes:
         """The first bytes, as many as the grammar says are worth keeping."""
-        if self._fresh:
-            self._settle()
+        if self.fresh:
+            self.settle()
         return self._head
 
     @property
     def tail(self) -> bytes:
         """The last TAIL bytes, or all if there were fewer."""
-        if self._fresh:
-            self._settle()
+        if self.fresh:
+            self.settle()
         return self._tail
 
     @property
     def at_boundary(self) -> bool:
         """Whether the bytes noted so far end with a whole event."""
         tail = self.tail
-        return not tail or tail.endswith(self._grammar.separator)
+        separator = self._grammar.separator
+        return not tail or tail.endswith((separator, separator + CHUNK_END))
 
 
 def _lines(text: bytes) -> Iterator[tuple[int, bytes]]:

@@ -205,7 +205,7 @@ class Attempts:
         exchange = errand.exchange = self._relay(errand, connection, now)
         errand.connection = connection
         connection.begin(exchange)
-        _send(connection, *_request(errand))
+        _send(connection, *_request(errand), at_once=errand.call.stream)
         if errand.upload is not None and not errand.upload.complete:
             errand.feeding = self._tasks.spawn(_feed(connection, errand.upload, exchange), "feed")
 
@@ -358,9 +358,13 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
     return head, body
 
 
-def _send(connection: Connection, head: bytes, body: bytes) -> None:
+def _send(connection: Connection, head: bytes, body: bytes, *, at_once: bool) -> None:
+    """For the first token of a stream somebody waits; a whole answer takes longer anyway."""
     if len(body) < JOIN_BELOW:
-        connection.post(head + body)
+        if at_once:
+            connection.write(head + body)
+        else:
+            connection.post(head + body)
     else:
         connection.write(head)
         connection.write(body)

@@ -6,10 +6,10 @@ that same call."""
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from enum import Enum
+from time import monotonic
 from types import ModuleType
 from typing import Protocol
 
@@ -17,7 +17,14 @@ from gateway.core.errors import Refusal
 from gateway.core.headers import answer_head
 from gateway.core.runtime import MOVE_ON, Runtime, Verdict, judge, no_fault
 from gateway.core.types import ITL_BUCKETS, Call, Timeouts
-from gateway.dialects.stream import Watch, could_be_fault, first_event, first_fault, payload_of
+from gateway.dialects.stream import (
+    BATCH,
+    Watch,
+    could_be_fault,
+    first_event,
+    first_fault,
+    payload_of,
+)
 from gateway.dialects.strip import UsageStrip
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.front import FrontProtocol
@@ -32,6 +39,9 @@ STALL = 300.0
 
 LAST = b"\n\r\n"
 """How a chunk ends that holds whole lines."""
+
+USUAL = b'data: {"id":'
+"""How the first event of nearly every stream begins, which is no error then."""
 
 STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson")
 
@@ -191,7 +201,7 @@ class Exchange:
                 self._sized = True
 
     def on_payload(self, data: bytes) -> None:
-        now = time.monotonic()
+        now = monotonic()
         self._phase_start = now
         if self._passing:
             self._pass(data, now)
@@ -209,20 +219,23 @@ class Exchange:
         """One whole chunk as it came, framing and all, its payload from ``start`` on. In the middle
         of a stream whole events pass on as they are; anything else takes the longer way."""
         watch = self.watch
-        if not self._raw or not data.endswith(LAST) or b"error" in data or watch.line:
+        if not self._raw or data[-3:] != LAST or b"error" in data or watch.line:
             self.on_payload(data[start:-2])
             return
-        now = time.monotonic()
         transport = self._client.transport
         if transport is not None:
             transport.write(data)
+        now = monotonic()
         tally = self._tally
-        tally.bytes_out += len(data)
         seconds = now - tally.last
         tally.itl[bisect_left(ITL_BUCKETS, seconds)] += 1
         tally.itl_sum += seconds
-        self._phase_start = tally.last = self._lane.last_byte = now
-        watch.passed(data[start:-2])
+        tally.last = self._lane.last_byte = now
+        watch.fresh.append(data)
+        tally.bytes_out = out = tally.bytes_out + len(data)
+        if out > watch.due:
+            watch.settle()
+            watch.due = out + BATCH
 
     def on_end(self) -> None:
         if self.over:
@@ -252,6 +265,11 @@ class Exchange:
 
     def _peek(self, now: float) -> None:
         """Commit, unless the first event is an error or may still become one."""
+        held = self._held
+        usual = held.startswith(USUAL) and held.endswith(b"\n\n") and b"rror" not in held
+        if usual and self._own is None:
+            self._commit(now)
+            return
         event = first_event(self._held, self._grammar.separator)
         if event is None:
             if not could_be_fault(self._held) or len(self._held) > HELD_LIMIT:
@@ -292,7 +310,7 @@ class Exchange:
         if fault is not None:
             self._give_up_event(*fault, self._held)
             return False
-        self._commit(time.monotonic())
+        self._commit(monotonic())
         return True
 
     def _judge_whole(self) -> bool:
@@ -311,7 +329,7 @@ class Exchange:
                 )
             )
             return False
-        self._commit(time.monotonic())
+        self._commit(monotonic())
         return True
 
     # --- relaying
@@ -420,12 +438,12 @@ class Exchange:
 
     def pause(self) -> None:
         """The client reads too slowly: back-pressure, all the way to the engine."""
-        self._paused_at = time.monotonic()
+        self._paused_at = monotonic()
         self._connection.pause()
 
     def resume(self) -> None:
         self._paused_at = 0.0
-        self._phase_start = time.monotonic()
+        self._phase_start = monotonic()
         self._connection.resume()
 
     # --- the end
@@ -492,7 +510,7 @@ class Exchange:
         if self._paused_at:
             late = now - self._paused_at >= STALL
         elif self._passing:
-            late = now - self._phase_start >= self._timeouts.idle
+            late = now - max(self._phase_start, self._tally.last) >= self._timeouts.idle
         else:
             late = now - self._phase_start >= self._timeouts.first_byte
         if late:
