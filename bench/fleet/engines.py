@@ -76,9 +76,19 @@ class Fleet:
     async def open(self) -> None:
         for index in range(len(self._servers)):
             await self._listen(index)
-        await self._loop.create_server(
+        self._control = await self._loop.create_server(
             lambda: Connection(self), "127.0.0.1", self._setting.control, backlog=BACKLOG
         )
+
+    async def close(self) -> None:
+        """Stop listening and drop who is connected."""
+        await self._changing.cancel_all()
+        for listener in (self._control, *self._listeners.values()):
+            listener.close()
+        for server in self._servers:
+            server.restart()
+        for connection in list(self.connections):
+            connection.abort()
 
     async def _listen(self, index: int) -> None:
         server, host = self._servers[index], f"127.0.0.{index + 1}"

@@ -48,8 +48,16 @@ class Failed(Exception):
 class Replay:
     """One run of a load."""
 
-    def __init__(self, door: Door, load: Load, writing: Writing, scale: float) -> None:
+    def __init__(
+        self,
+        door: Door,
+        load: Load,
+        writing: Writing,
+        scale: float,
+        patience: float = PATIENCE,
+    ) -> None:
         self._door, self._load, self._writing, self._scale = door, load, writing, scale
+        self._patience = patience
         self.results: list[Result] = []
         self.engines: list[dict[str, Any]] = []
         self._begin = 0.0
@@ -62,7 +70,7 @@ class Replay:
 
     async def run(self, changes: tuple[Change, ...]) -> None:
         """All sessions to their ends; then what the engines counted is fetched."""
-        limit = aiohttp.ClientTimeout(total=PATIENCE * self._scale, sock_connect=CONNECT)
+        limit = aiohttp.ClientTimeout(total=self._patience * self._scale, sock_connect=CONNECT)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
         faults = Tasks()
         async with aiohttp.ClientSession(connector=connector, timeout=limit) as self._http:
