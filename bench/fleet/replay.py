@@ -95,13 +95,15 @@ class Replay:
             return orjson.loads(await answer.read())
 
     async def _session(self, session: Session) -> None:
-        """Its turns one after the other; a failure ends it."""
+        """Its turns one after the other; a failure ends it, and so does the end of the load."""
         await self._until(session.start)
         messages: list[dict[str, str]] = []
         known = 0
         for turn in session.turns:
             if known:
                 await asyncio.sleep(turn.think * self._scale)
+            if self._now() > self._load.end:
+                return  # what comes later is not measured
             text = self._writing.prompt(turn.prompt, known)
             messages.append({"role": "user", "content": text})
             answer = await self._ask(turn.prompt, messages)

@@ -56,7 +56,7 @@ def session(*keys: int, start: float = 0.0, answer: int = 20) -> Session:
 
 async def replayed(setting: Setting, *sessions: Session) -> Replay:
     door = Door(f"http://127.0.0.1:{setting.port}", {}, f"http://127.0.0.1:{setting.control}")
-    replay = Replay(door, Load(sessions, 0.0, 1.0), WRITING, setting.scale, patience=200.0)
+    replay = Replay(door, Load(sessions, 0.0, 100.0), WRITING, setting.scale, patience=200.0)
     await replay.run(())
     return replay
 
