@@ -20,6 +20,7 @@ help:
 	@echo "make test-engines  drive real engines (llama.cpp, vLLM on the CPU) through the gateway"
 	@echo "make models        write the generated files again"
 	@echo "make bench         what the gateway costs beside its peers (bench-peers installs them)"
+	@echo "make bench-fleet   what it makes of engines with caches and queues, beside other routers"
 	@echo "make soak          minutes of abuse, then everything must be back where it began"
 	@echo "make profile       where the microseconds go"
 	@echo "make clean         remove the environment and all that was built"
@@ -79,7 +80,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What the gateway costs beside its peers (bench/README.md). Options: ARGS="--rounds 1 --details"
-.PHONY: bench bench-peers soak profile
+.PHONY: bench bench-peers bench-fleet soak profile
 SECONDS ?= 180
 
 bench: $(VENV)/.run
@@ -87,6 +88,10 @@ bench: $(VENV)/.run
 
 bench-peers: $(VENV)/.run
 	@$(BIN)/python -m bench.install $(ARGS)
+
+# Routers before a simulated fleet. Options: ARGS="--quick" or ARGS="--cells conv:4:1.0:slow"
+bench-fleet: $(VENV)/.run
+	@$(BIN)/python -m bench.fleet.run $(ARGS)
 
 soak: $(VENV)/.run
 	@$(BIN)/python -m bench.soak --seconds $(SECONDS) $(ARGS)

@@ -1,0 +1,1 @@
+"""The simulated fleet: what a router makes of engines with caches and queues, over real HTTP."""
