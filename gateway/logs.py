@@ -316,6 +316,7 @@ def outcome_fields(outcome: Outcome, ts: str) -> Fields:
         "ttft_ms": _millis(outcome.first_byte),
         "duration_ms": _millis(outcome.duration),
         "overhead_ms": _millis(outcome.overhead),
+        "queued_ms": _millis(outcome.queued),
         "tokens_in": usage.input,
         "tokens_out": usage.output,
         "tokens_cached": usage.cached,
