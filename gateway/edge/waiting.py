@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -41,15 +42,10 @@ class Desk(Protocol):
     def proceed(self, errand: Errand, way: Route) -> None: ...
     def favourite(self, errand: Errand, way: Route) -> str: ...
     def refuse(self, errand: Errand, refusal: Refusal) -> None: ...
-    def guarded(self, errand: Errand, step: Step) -> None: ...
+    def guarded(self, errand: Errand, step: Callable[[], None]) -> None: ...
 
 
-class Step(Protocol):
-    def __call__(self) -> None: ...
-
-
-class Reroute(Protocol):
-    def __call__(self, call: Call, caller: Caller) -> Route: ...
+Reroute = Callable[[Call, Caller], Route]
 
 
 class Waiter:
