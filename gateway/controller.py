@@ -73,6 +73,7 @@ class Controller:
             discoverer=discoverer,
             instance=instance,
         )
+        self.sensors.learn = config.learn
 
     def _publish(self, fleet: Fleet) -> None:
         self.metrics.fleet(fleet)
@@ -117,6 +118,7 @@ class Controller:
             log.error("the running configuration was kept; put the faults right and reload again")
             return
         self.config = self._settled(config)
+        self.sensors.learn = config.learn
         await self.sensors.replace((*config.backends, *self._extra))
         self._configured(self.config)
         self.metrics.reload("success")
@@ -131,7 +133,11 @@ class Controller:
         return replace(config, server=replace(config.server, **old))
 
     async def page(
-        self, accept: str, states: list[State], in_flight: Mapping[tuple[str, str], int]
+        self,
+        accept: str,
+        states: list[State],
+        in_flight: Mapping[tuple[str, str], int],
+        queued: Mapping[str, int],
     ) -> tuple[bytes, str]:
         """The scrape page over all processes: our own counts and the workers' ``states``. Writing
         it takes milliseconds, so it is done beside the event loop."""
@@ -140,6 +146,7 @@ class Controller:
             total.merge(state)
         total.fleet(self.sensors.fleet)
         total.set_in_flight_source(lambda: in_flight)
+        total.set_queued_source(lambda: queued)
         return await asyncio.to_thread(exposition, total.snapshot(), accept)
 
     async def close(self) -> None:

@@ -294,7 +294,7 @@ class AccessLog:
 def outcome_fields(outcome: Outcome, ts: str) -> Fields:
     """The fields of a request's line. Never the prompt, the answer or a key."""
     usage = outcome.usage
-    first_byte, overhead = outcome.first_byte, outcome.overhead
+    first_byte, overhead, queued = outcome.first_byte, outcome.overhead, outcome.queued
     fields: Fields = {
         "ts": ts,
         "level": "INFO",
@@ -314,6 +314,7 @@ def outcome_fields(outcome: Outcome, ts: str) -> Fields:
         "ttft_ms": None if first_byte is None else int(first_byte * 1e6 + 0.5) / 1e3,
         "duration_ms": int(outcome.duration * 1e6 + 0.5) / 1e3,
         "overhead_ms": None if overhead is None else int(overhead * 1e6 + 0.5) / 1e3,
+        "queued_ms": None if queued is None else int(queued * 1e6 + 0.5) / 1e3,
         "tokens_in": usage.input,
         "tokens_out": usage.output,
         "tokens_cached": usage.cached,

@@ -14,7 +14,8 @@ import socket
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,22 @@ END, RELOAD = signal.SIGUSR1, signal.SIGUSR2
 """What the supervisor asks of its processes. They do not heed the signals that ask it of the whole
 gateway, since those may be sent to all of a group at once and would count twice."""
 
-InFlight = Mapping[tuple[str, str], int]
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What goes on in a worker at one moment: requests in flight by model and backend, and those
+    that wait, by model."""
+
+    in_flight: Counter[tuple[str, str]] = field(default_factory=Counter)
+    queued: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def on(cls, board: Board) -> Now:
+        return cls(Counter(board.by_model), Counter(board.queues.depths))
+
+    def add(self, other: Now) -> None:
+        self.in_flight.update(other.in_flight)
+        self.queued.update(other.queued)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +212,9 @@ class Alone(Serving):
         self.worker.configure(config)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
+        board = self.board
         return await self.controller.page(
-            accept, [self.worker.metrics.state()], self.board.by_model
+            accept, [self.worker.metrics.state()], board.by_model, board.queues.depths
         )
 
     def trouble(self, name: str, detail: str) -> None:
@@ -265,7 +282,7 @@ class Working(Serving):
                 self._asked.answered(*content)
 
     def _tell_counts(self, number: int) -> None:
-        counts = (number, self.worker.metrics.state(), dict(self.board.by_model))
+        counts = (number, self.worker.metrics.state(), Now.on(self.board))
         self._spoke.say("counts", counts)
 
     async def _keep_telling(self) -> None:
@@ -382,10 +399,10 @@ class Controlling:
             case "stale":
                 sensors.stale(*content)
             case "counts":
-                number, state, in_flight = content
+                number, state, now = content
                 self._gathered.told(worker, state, time.monotonic())
                 self._to_keep = True
-                self._asked.answered(number, in_flight)
+                self._asked.answered(number, now)
             case "page?":
                 self._tasks.spawn(self._page(worker, *content), "metrics page")
             case "ready" if self._announce:
@@ -408,23 +425,23 @@ class Controlling:
     async def _page(self, worker: str, number: int, accept: str) -> None:
         """Every worker's counts, of those that are gone the last that was heard. What has been
         shown is kept, since a counter must not go down."""
-        answers = await asyncio.gather(*(self._in_flight(w) for w in self._hub.workers))
-        in_flight: dict[tuple[str, str], int] = {}
-        for busy in answers:
-            for key, count in busy.items():
-                in_flight[key] = in_flight.get(key, 0) + count
+        total = Now()
+        for now in await asyncio.gather(*(self._now(w) for w in self._hub.workers)):
+            total.add(now)
         self._keep()
-        page = await self.controller.page(accept, self._gathered.states, in_flight)
+        page = await self.controller.page(
+            accept, self._gathered.states, total.in_flight, total.queued
+        )
         self._hub.tell(worker, "page", (number, page))
 
-    async def _in_flight(self, worker: str) -> InFlight:
+    async def _now(self, worker: str) -> Now:
         """Ask a worker for its counts; what is counted for good is noted as it comes."""
         try:
-            answer: InFlight = await self._asked.ask(
+            answer: Now = await self._asked.ask(
                 lambda number: self._hub.tell(worker, "counts?", number), ANSWER_WITHIN
             )
         except TimeoutError:
-            return {}
+            return Now()
         return answer
 
     def _abandoned(self) -> None:

@@ -88,6 +88,7 @@ class Worker:
             policy=config.policy,
             max_body=config.server.max_body,
             stream_usage=config.server.stream_usage,
+            queue=config.queue,
             ways={},
         )
         self.see(self.fleet)
@@ -100,7 +101,8 @@ class Worker:
             self._board.name(name)
         self.fleet = fleet
         catalog = build(fleet, self._public, rows)
-        self.handler.tables = replace(self.handler.tables, catalog=catalog, ways={})
+        tables = self.handler.tables = replace(self.handler.tables, catalog=catalog, ways={})
+        self.handler.waiting.refresh(tables.queue, tables.way)
         if gone:
             self._pool.forget(kept)
 
@@ -121,6 +123,7 @@ class Worker:
         """Refuse new requests and wait for those under way, for ``within`` seconds. The sockets
         stay open, so that whoever comes is told. False when some had to be left."""
         self.handler.draining = True
+        self.handler.waiting.close()
         end = time.monotonic() + within
         while self.handler.active and time.monotonic() < end:  # noqa: ASYNC110 - happens once
             await asyncio.sleep(POLL)

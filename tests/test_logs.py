@@ -274,6 +274,7 @@ def test_a_requests_line_tells_all_there_is_to_tell(log: Log) -> None:
             "ttft_ms": 123.457,
             "duration_ms": 1500.0,
             "overhead_ms": 0.42,
+            "queued_ms": None,
             "tokens_in": 10,
             "tokens_out": 20,
             "tokens_cached": 4,

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
+from gateway.core.queue import Bounds
 from gateway.core.types import Backend, PublicModel, Target, Timeouts
 
 from .addresses import split_runtime
-from .model import BackendDoc, GpusDoc, ModelDoc, ServerDoc
+from .model import BackendDoc, GpusDoc, ModelDoc, RoutingDoc, ServerDoc
 from .values import Gpus, Server, StreamUsage
 
 
@@ -52,6 +53,10 @@ def gpus(docs: Sequence[BackendDoc], names: Sequence[str]) -> dict[str, Gpus]:
 
 def _gpus(doc: GpusDoc) -> Gpus:
     return Gpus(doc.agent, doc.dcgm, doc.devices)
+
+
+def queue(doc: RoutingDoc) -> Bounds:
+    return Bounds(doc.queue.max, doc.queue.timeout, doc.keepalive)
 
 
 def models(docs: Sequence[ModelDoc]) -> tuple[PublicModel, ...]:

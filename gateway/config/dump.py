@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from gateway.core.keys import PREFIX
+from gateway.core.priority import NAMES
 from gateway.core.types import PASSTHROUGH, Backend, Caller, PublicModel, Target
 
 from .addresses import without_password
@@ -53,8 +54,23 @@ def document(config: Config) -> dict[str, Any]:
             "backends": [_backend(one, config.gpus.get(one.name)) for one in config.backends],
             "models": [_model(one) for one in config.models],
             "auth": _given({"keys": keys, "admin_keys": admins}),
-            "routing": {"policy": config.policy},
+            "routing": _routing(config),
             "store": _given({"url": config.store_url and without_password(config.store_url)}),
+        }
+    )
+
+
+def _routing(config: Config) -> dict[str, Any]:
+    queue = config.queue
+    return _given(
+        {
+            "policy": config.policy,
+            "queue": {
+                "max": queue.max,
+                "timeout": show_seconds(queue.timeout),
+                "limits": config.learn,
+            },
+            "keepalive": queue.keepalive and show_seconds(queue.keepalive),
         }
     )
 
@@ -133,5 +149,6 @@ def _key(entry: KeyEntry, caller: Caller) -> dict[str, Any]:
             "requests_per_minute": caller.requests_per_minute,
             "tokens_per_minute": caller.tokens_per_minute,
             "max_concurrency": caller.max_concurrency,
+            "priority": NAMES[caller.priority] if caller.priority else None,
         }
     )

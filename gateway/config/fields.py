@@ -11,7 +11,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SecretStr, WithJsonSchema
 
 from backends import BY_NAME
+from gateway.core.capacity import LEARN
 from gateway.core.keys import PREFIX
+from gateway.core.priority import LEVELS
 from gateway.policies import POLICIES
 
 from . import units
@@ -217,6 +219,15 @@ Workers = Annotated[
     WithJsonSchema({"anyOf": [_integer(1, 1024), {"type": "string", "const": "auto"}]}),
 ]
 Count = Annotated[int, _typed(whole(1, _LIMIT)), WithJsonSchema({"type": "integer", "minimum": 1})]
+Waiting = Annotated[
+    int, _typed(whole(0, _LIMIT)), WithJsonSchema({"type": "integer", "minimum": 0})
+]
+Learn = Annotated[
+    str, _typed(one_of(LEARN)), WithJsonSchema({"type": "string", "enum": list(LEARN)})
+]
+Priority = Annotated[
+    str, _typed(one_of(tuple(LEVELS))), WithJsonSchema({"type": "string", "enum": list(LEVELS)})
+]
 Weight = Annotated[float, _typed(share), WithJsonSchema(_SHARE)]
 Seconds = Annotated[
     float,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pydantic import SecretStr
 
 from gateway.core.keys import ADMIN, PREFIX, Keyring, digest
+from gateway.core.priority import LEVELS
 from gateway.core.types import Caller
 
 from .faults import Faults, Path, where
@@ -66,6 +67,7 @@ def _caller(doc: KeyDoc) -> Caller:
         requests_per_minute=doc.requests_per_minute,
         tokens_per_minute=doc.tokens_per_minute,
         max_concurrency=doc.max_concurrency,
+        priority=LEVELS[doc.priority],
     )
 
 

@@ -57,6 +57,8 @@ def load(path: Path | None, env: Mapping[str, str], cli: Overrides) -> Config:
         models=build.models(doc.models),
         keyring=keyring.ring(callers, admins),
         policy=doc.routing.policy,
+        queue=build.queue(doc.routing),
+        learn=doc.routing.queue.limits,
         store_url=None if doc.store.url is None else doc.store.url.get_secret_value(),
         discover=discover,
         demo=cli.demo,

@@ -179,6 +179,9 @@ class KeyDoc(Section):
     """Limit of tokens, input and output together."""
     max_concurrency: f.Count | None = None
     """Limit of requests at once."""
+    priority: f.Priority = "normal"
+    """Who goes first where requests wait: high, normal or low. The header X-Portico-Priority may
+    ask for less, never for more."""
 
     @field_validator("key")
     @classmethod
@@ -199,11 +202,30 @@ class AuthDoc(Section):
     """File with further keys of administrators, one a line."""
 
 
+class QueueDoc(Section):
+    """Where requests wait while all backends of their model are full."""
+
+    max: f.Waiting = 512
+    """Most requests that wait for one model, over all workers; beyond it they are answered 503 at
+    once, as all are with 0."""
+    timeout: f.Seconds = 30.0
+    """Longest time that a request waits; one that would wait longer is answered 503 at once."""
+    limits: f.Learn = "configured"
+    """When a backend is full: at its max_concurrency (configured); also at what the engine says of
+    its slots and its own queue (engine); also where more at once brings no more tokens a second
+    (learned)."""
+
+
 class RoutingDoc(Section):
     """How a backend is chosen among those that can take a request."""
 
     policy: f.PolicyName = "auto"
     """Routing policy of every model that names none of its own."""
+    queue: QueueDoc = QueueDoc()
+    """Who may wait for a backend, and for how long."""
+    keepalive: f.Seconds | None = None
+    """After how long, and how often, a waiting stream is sent a comment; this commits its status
+    to 200. Off when left out."""
 
 
 class StoreDoc(Section):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.core.keys import Keyring
+from gateway.core.queue import PLAIN, Bounds
 from gateway.core.types import Backend, PublicModel
 
 StreamUsage = Literal["limits", "always", "never"]
@@ -70,13 +71,16 @@ class KeyEntry:
 class Config:
     """Everything an operator may set. ``source`` is the file it was read from; ``origins`` are
     pairs of a setting and the option or variable that set it, for those not from the file;
-    ``warnings`` are lines for the operator; ``gpus`` is by backend name."""
+    ``warnings`` are lines for the operator; ``gpus`` is by backend name; ``queue`` is who may wait
+    at the door, ``learn`` whose word a backend's limit is taken from (core/capacity.py)."""
 
     server: Server = Server()
     backends: tuple[Backend, ...] = ()
     models: tuple[PublicModel, ...] = ()
     keyring: Keyring = field(default_factory=Keyring)
     policy: str = "auto"
+    queue: Bounds = PLAIN
+    learn: str = "configured"
     store_url: str | None = field(default=None, repr=False)
     discover: bool = True
     demo: bool = False

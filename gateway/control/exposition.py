@@ -45,6 +45,7 @@ class Snapshot:
     state: State
     fleet: Fleet | None = None
     in_flight: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    queued: Mapping[str, int] = field(default_factory=dict)
     process: CollectorRegistry = field(default_factory=CollectorRegistry)
 
 
@@ -138,6 +139,8 @@ def _gauges(snapshot: Snapshot) -> dict[str, dict[Labels, float]]:
     }
     for labels, count in snapshot.in_flight.items():
         rows[fam.IN_FLIGHT.name][labels] = count
+    for model, count in snapshot.queued.items():
+        rows[fam.QUEUE_DEPTH.name][(model,)] = count
     if snapshot.fleet is not None:
         for name, backend in snapshot.fleet.backends.items():
             _add_backend(rows, backend, snapshot.fleet.sights.get(name, Sight()))

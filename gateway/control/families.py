@@ -42,6 +42,11 @@ OVERHEAD_BOUNDS = (
     *(0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
 )
 
+QUEUE_BOUNDS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+    *(2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0),
+)
+
 _C, _G, _H = Type.COUNTER, Type.GAUGE, Type.HISTOGRAM
 
 REQUESTS = Family(
@@ -89,6 +94,19 @@ OVERHEAD = Family(
     (),
     "Time a request spends in the gateway itself before the first upstream byte is asked for.",
     OVERHEAD_BOUNDS,
+)
+QUEUE_DEPTH = Family(
+    "portico_queue_depth",
+    _G,
+    ("model",),
+    "Requests that wait at the gateway because all backends of their model are full.",
+)
+QUEUE_WAIT = Family(
+    "portico_queue_wait_seconds",
+    _H,
+    ("model",),
+    "Time that requests which had to wait at the gateway spent there, whatever became of them.",
+    QUEUE_BOUNDS,
 )
 RETRIES = Family(
     "portico_retries_total",
@@ -165,6 +183,8 @@ FAMILIES: tuple[Family, ...] = (
     INTER_TOKEN,
     TOKENS,
     OVERHEAD,
+    QUEUE_DEPTH,
+    QUEUE_WAIT,
     RETRIES,
     FAILOVERS,
     DISCONNECTS,

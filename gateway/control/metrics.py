@@ -29,6 +29,9 @@ GENERATING = frozenset({Op.CHAT, Op.COMPLETIONS, Op.RESPONSES, Op.MESSAGES, Op.G
 InFlight = Callable[[], Mapping[tuple[str, str], int]]
 """Gives (model, backend) -> requests in flight."""
 
+Queued = Callable[[], Mapping[str, int]]
+"""Gives model -> requests that wait."""
+
 
 @dataclass(slots=True)
 class Count:
@@ -110,6 +113,10 @@ def _no_in_flight() -> Mapping[tuple[str, str], int]:
     return {}
 
 
+def _nobody() -> Mapping[str, int]:
+    return {}
+
+
 @dataclass(slots=True)
 class Metrics:
     """All counts of one process since it started. Not thread-safe: observe and snapshot in one
@@ -122,6 +129,7 @@ class Metrics:
     _overhead: Histogram = field(init=False)
     _fleet: Fleet | None = field(init=False, default=None)
     _in_flight: InFlight = field(init=False, default=_no_in_flight)
+    _queued: Queued = field(init=False, default=_nobody)
     _process: CollectorRegistry = field(init=False, default_factory=_processes)
 
     def __post_init__(self) -> None:
@@ -149,6 +157,8 @@ class Metrics:
             self._add_tokens(path, usage)
         if outcome.moves or outcome.stale:
             self._add_moves(path.model, outcome)
+        if outcome.queued is not None:
+            self._histogram(fam.QUEUE_WAIT, (path.model,)).add(outcome.queued)
         if outcome.cut_by == "client":
             self._count(fam.DISCONNECTS, (outcome.surface,)).value += 1
 
@@ -160,6 +170,10 @@ class Metrics:
     def set_in_flight_source(self, source: InFlight) -> None:
         """Ask ``source`` for the requests in flight whenever a snapshot is taken."""
         self._in_flight = source
+
+    def set_queued_source(self, source: Queued) -> None:
+        """Ask ``source`` for the requests that wait whenever a snapshot is taken."""
+        self._queued = source
 
     def reload(self, result: str) -> None:
         """Count a reload of the configuration: 'success' or 'failure'."""
@@ -194,7 +208,13 @@ class Metrics:
 
     def snapshot(self) -> Snapshot:
         """A copy of everything at this moment; cheap, so that the event loop can take it."""
-        return Snapshot(self.state(), self._fleet, dict(self._in_flight()), self._process)
+        return Snapshot(
+            self.state(),
+            self._fleet,
+            dict(self._in_flight()),
+            dict(self._queued()),
+            self._process,
+        )
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The page for a scraper that sent this Accept header, and its content type. With many

@@ -38,7 +38,8 @@ KINDS: dict[str, Kind] = {
 class Refusal(Exception):
     """The gateway's own answer. ``kind`` is a row of KINDS; ``message`` says what happened, whose
     fault it is and what to do next; ``headers`` go out with it; ``label`` is the bounded name of
-    the model that was meant, once that is known."""
+    the model that was meant, once that is known. ``full``: nothing is wrong but that all places
+    are taken, so that waiting would help."""
 
     kind: str
     message: str
@@ -47,6 +48,7 @@ class Refusal(Exception):
     retry_after: float | None = None
     headers: dict[str, str] = field(default_factory=dict)
     label: str = ""
+    full: bool = False
 
     @property
     def status(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.core.capacity import limit, open_for
 from gateway.core.catalog import Catalog, Entry, Place, resolve
 from gateway.core.errors import Refusal
 from gateway.core.fit import unfit, unsupported
@@ -73,10 +74,11 @@ def route(call: Call, caller: Caller, catalog: Catalog) -> Route:
     def refuse(busy: Mapping[str, int]) -> Refusal:
         refusal = _refusal(call, entry, busy)
         refusal.label = entry.label
+        refusal.full = bool(groups)
         return refusal
 
-    groups = (_group(call, found) for found in entries)
-    return Route(entry.label, tuple(group for group in groups if group.places), refuse)
+    groups = [group for group in (_group(call, found) for found in entries) if group.places]
+    return Route(entry.label, tuple(groups), refuse)
 
 
 def _group(call: Call, entry: Entry) -> Group:
@@ -114,6 +116,23 @@ def plan(
     if len(way.groups) > 1:
         ranked = _once(ranked)
     return Plan(way.label, tuple(ranked[:LONGEST_PLAN]))
+
+
+def favourite(
+    call: Call,
+    way: Route,
+    *,
+    policies: Mapping[str, Policy],
+    policy: str,
+    busy: Mapping[str, int],
+    turn: int,
+    dice: float,
+) -> str:
+    """The backend that the policy would give the call to if none were full. The way has to have
+    a group."""
+    group = way.groups[0]
+    scores = policies[group.policy or policy](View(call, group.places, busy, turn, dice))
+    return min(zip(scores, group.places, strict=True), key=_score)[1].backend.name
 
 
 def _score(pair: tuple[float, Place]) -> float:
@@ -178,14 +197,8 @@ def takes(place: Place, busy: Mapping[str, int]) -> bool:
     return place.sight.health in ROUTABLE and not full(place, busy)
 
 
-def limit(place: Place) -> int | None:
-    """How many requests the backend may have at once: configured, or the runtime's nature."""
-    return place.backend.max_concurrency or place.runtime.slots
-
-
 def full(place: Place, busy: Mapping[str, int]) -> bool:
-    most = limit(place)
-    return most is not None and busy.get(place.backend.name, 0) >= most
+    return not open_for(place, busy.get(place.backend.name, 0))
 
 
 def _overloaded(name: str, places: Sequence[Place], busy: Mapping[str, int]) -> Refusal:

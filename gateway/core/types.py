@@ -131,7 +131,8 @@ class Load:
 class Sight:
     """What the sensors last saw of a backend. ``since`` is when ``health`` last changed (seconds,
     monotonic); ``detail`` is one sentence for a person; ``lacks`` are (model id, surface) pairs
-    that the engine has refused as unsupported."""
+    that the engine has refused as unsupported; ``ceiling`` is the most requests at once that the
+    engine's own numbers are worth, None where they tell nothing."""
 
     health: Health = Health.UNKNOWN
     since: float = 0.0
@@ -142,6 +143,7 @@ class Sight:
     models: tuple[Model, ...] = ()
     load: Load = Load()
     lacks: frozenset[tuple[str, Op]] = frozenset()
+    ceiling: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +158,15 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a key's name, never the key. ``models`` are shell-style patterns."""
+    """Who asks: a key's name, never the key. ``models`` are shell-style patterns; ``priority`` is
+    a level of core/priority.py."""
 
     name: str = "anonymous"
     models: tuple[str, ...] = ("*",)
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
+    priority: int = 0
 
     @property
     def counts_tokens(self) -> bool:
@@ -196,7 +200,8 @@ class Call:
     """One request as understood at the door. ``body`` are the bytes that came; ``doc`` is the
     parsed object (empty for multipart and for calls without a body). ``arrived`` is monotonic
     seconds. ``path`` is the route's template; ``tail`` is what follows the surface's own path
-    (an id, ``/cancel``). The one change ever made to a Call is ``forget``."""
+    (an id, ``/cancel``). ``priority`` is the level its header asks for, if any. The one change ever
+    made to a Call is ``forget``."""
 
     id: str
     wire: Wire
@@ -211,6 +216,7 @@ class Call:
     session: str = ""
     user: str = ""
     tail: str = ""
+    priority: int | None = None
     arrived: float = 0.0
 
     def forget(self) -> None:
@@ -254,7 +260,8 @@ class Outcome:
     the error kind when the gateway itself answered. ``cut_by`` is '', 'client', 'engine' or
     'gateway'. ``moves`` are the reasons of the attempts that were given up before the last one;
     ``stale`` counts silent retries on dead keep-alive connections. ``itl`` are counts per bucket
-    of ITL_BUCKETS (one more for the rest), ``itl_sum`` their sum in seconds."""
+    of ITL_BUCKETS (one more for the rest), ``itl_sum`` their sum in seconds. ``queued`` is how
+    long it waited for a place, None if it did not have to."""
 
     id: str
     key: str
@@ -278,4 +285,5 @@ class Outcome:
     itl: tuple[int, ...] = ()
     itl_sum: float = 0.0
     bytes_out: int = 0
+    queued: float | None = None
     at: float = 0.0

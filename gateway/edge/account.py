@@ -9,6 +9,7 @@ from gateway.core.usage import extract
 from gateway.dialects import Route
 from gateway.dialects.stream import Watch
 from gateway.edge.exchange import Tally
+from gateway.edge.opened import Opened
 
 LEFT = 499
 """The status in metrics for a client that left before it was told any (nginx's number)."""
@@ -29,7 +30,9 @@ class Account:
         "key",
         "label",
         "moves",
+        "opened",
         "overhead",
+        "queued",
         "refusal",
         "stale",
         "status",
@@ -56,8 +59,15 @@ class Account:
         self.waited = 0.0
         self.moves: tuple[str, ...] = ()
         self.overhead: float | None = None
+        self.queued: float | None = None
+        self.opened: Opened | None = None
         self.tally = Tally()
         self.watch: Watch | None = None
+
+    def anew(self) -> None:
+        """Forget attempts that found every place taken: they reached nobody."""
+        self.attempts, self.moves = 0, ()
+        self.backend = self.upstream_model = ""
 
     def _usage(self) -> Usage:
         if self.watch is None or self.tally.status >= 400 or not self.tally.committed:
@@ -91,5 +101,6 @@ class Account:
             itl=tuple(tally.itl),
             itl_sum=tally.itl_sum,
             bytes_out=tally.bytes_out,
+            queued=self.queued,
             at=time.time(),
         )

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from gateway.core.capacity import limit
 from gateway.core.catalog import Place
 from gateway.core.errors import KINDS, Refusal
 from gateway.core.fit import unsupported
 from gateway.core.headers import request_head
-from gateway.core.plan import Plan, limit, takes
+from gateway.core.plan import Plan, takes
 from gateway.core.prepare import Prepared, prepare, wants_usage
 from gateway.core.runtime import MOVE_ON, Verdict
 from gateway.core.types import Call, Caller, Op, Wire
@@ -48,15 +49,24 @@ class Desk(Protocol):
     """Where errands come from and where they end."""
 
     def guarded(self, errand: Errand, step: Callable[..., None], *args: Any) -> None: ...
+    def broke(self, errand: Errand) -> None: ...
     def answer(self, errand: Errand, response: web.Response) -> None: ...
     def over(self, errand: Errand, *, keep_alive: bool) -> None: ...
     def left(self, errand: Errand) -> None: ...
+    def freed(self, backend: str, seconds: float) -> None: ...
+
+
+class Waiter(Protocol):
+    """A request's stand-in in the line."""
+
+    def leave(self) -> None: ...
 
 
 class Errand:
     """One request under way, with all that belongs to it. ``upload`` is its body when that still
-    comes in; ``places`` are those not tried yet; ``task`` is what it waits for, if anything. The
-    rest describes the present attempt."""
+    comes in; ``places`` are those not tried yet; ``task`` is what it waits for, if anything;
+    ``waiter`` stands for it in the line, once it had to wait. The rest describes the present
+    attempt: ``held_since`` is when it took a place where those are limited, else 0."""
 
     __slots__ = (
         "_attempts",
@@ -69,6 +79,7 @@ class Errand:
         "exchange",
         "feeding",
         "given_up",
+        "held_since",
         "origin",
         "over",
         "place",
@@ -78,6 +89,7 @@ class Errand:
         "task",
         "ticket",
         "upload",
+        "waiter",
         "wire",
     )
 
@@ -103,6 +115,8 @@ class Errand:
         self.add_usage = False
         self.over = False
         self.ticket: int | None = None
+        self.held_since = 0.0
+        self.waiter: Waiter | None = None
         self.exchange: Exchange | None = None
         self.connection: Connection | None = None
 
@@ -174,10 +188,12 @@ class Attempts:
         account.backend = backend.name
         account.upstream_model = place.asked or errand.call.model
         now = time.monotonic()
-        errand.ticket = self._board.enter(account.label, backend.name, now, limit(place))
+        most = limit(place)
+        errand.ticket = self._board.enter(account.label, backend.name, now, most)
         if errand.ticket is None:
             self._give_up(errand, Result(End.BROKEN, "full", "it is full"))
             return False
+        errand.held_since = 0.0 if most is None else now
         errand.origin = self._pool.origin(backend.url, place.runtime.idle, place.runtime.uses)
         connection = self._pool.reuse(errand.origin, now)
         if connection is None:
@@ -196,6 +212,9 @@ class Attempts:
         except ConnectFailed as failure:
             self._senses.trouble(backend.name, str(failure))
             errand.ended(Result(End.BROKEN, failure.reason, str(failure)))
+            return
+        except Exception:
+            self._desk.broke(errand)
             return
         now = time.monotonic()
         self._desk.guarded(errand, self._exchange, connection, now)
@@ -229,6 +248,7 @@ class Attempts:
             tally=account.tally,
             lane=self._board.lane(name),
             deadlines=self._deadlines,
+            opened=account.opened is not None,
             now=now,
         )
         account.watch = exchange.watch
@@ -291,6 +311,8 @@ class Attempts:
         if errand.ticket is not None:
             self._board.leave(errand.ticket, errand.account.label, errand.account.backend)
             errand.ticket = None
+            if errand.held_since:
+                self._desk.freed(errand.account.backend, time.monotonic() - errand.held_since)
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client: the gateway itself is leaving."""
@@ -457,6 +479,7 @@ def _unreached(given_up: GivenUp) -> Refusal:
             "overloaded",
             f"Every backend of this model is full ({told}). Try again after the time in"
             " Retry-After.",
+            full=all(result.reason == "full" for _, result in given_up),
         )
     return Refusal(
         "backend_timeout" if last.reason == "timeout" else "backend_unreachable",

@@ -115,6 +115,7 @@ class Exchange:
         "_http11",
         "_job",
         "_lane",
+        "_opened",
         "_own",
         "_passing",
         "_paused_at",
@@ -149,8 +150,10 @@ class Exchange:
         tally: Tally,
         lane: Lane,
         deadlines: Deadlines,
+        opened: bool,
         now: float,
     ) -> None:
+        self._opened = opened
         self._job = job
         self.over = False
         self._deadlines = deadlines
@@ -208,10 +211,16 @@ class Exchange:
             return
         self._held += data
         if self._status >= 400:
-            if len(self._held) > HELD_LIMIT:
+            if len(self._held) > HELD_LIMIT and self._opened:
+                self._connection.abort()
+                self._judge_whole()
+            elif len(self._held) > HELD_LIMIT:
                 self._commit(now)
         elif self._stream:
             self._peek(now)
+        elif self._opened:
+            self._connection.abort()
+            self._resolve(Result(End.BROKEN, "engine", "it answered a stream with no stream"))
         else:
             self._commit(now)
 
@@ -302,7 +311,7 @@ class Exchange:
         """The answer ended before anything was relayed. True when it is to be relayed now."""
         if self._status >= 400:
             return self._judge_whole()
-        if self._stream and not self._held:
+        if (self._stream or self._opened) and not self._held:
             self._resolve(Result(End.BROKEN, "empty", "it ended its stream before any event"))
             self._connection.abort()
             return False
@@ -316,7 +325,7 @@ class Exchange:
     def _judge_whole(self) -> bool:
         text = self._held.decode("utf-8", "replace")
         verdict = judge(self._runtime, self._call.op, self._status, text)
-        if verdict in MOVE_ON or verdict is Verdict.UNSUPPORTED:
+        if verdict in MOVE_ON or verdict is Verdict.UNSUPPORTED or self._opened:
             self._resolve(
                 Result(
                     End.GIVEN_UP,
@@ -361,7 +370,11 @@ class Exchange:
 
     def _choose_framing(self) -> bytes:
         """Settle how the body goes to the client (RFC 9112 6): with the engine's own length, in
-        chunks, or until the connection closes. Returns the head that says so."""
+        chunks, or until the connection closes. Returns the head that says so, empty where it went
+        out while the request waited."""
+        if self._opened:
+            self._chunked = True
+            return b""
         bodiless = self._status in (204, 304)
         rewritten = self._strip is not None and self._stream
         if not rewritten:

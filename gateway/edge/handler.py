@@ -20,17 +20,21 @@ from gateway.core.catalog import Catalog
 from gateway.core.errors import Refusal
 from gateway.core.headers import SANE_ID, safe_value
 from gateway.core.keys import Keyring
-from gateway.core.plan import Policy, plan, route
+from gateway.core.plan import Plan, Policy, favourite, plan, route
 from gateway.core.plan import Route as Way
+from gateway.core.priority import HEADER, asked
+from gateway.core.queue import PLAIN, Bounds
 from gateway.core.types import Call, Caller, Op, Outcome
 from gateway.dialects import DIALECTS, Route, match, wire_of
 from gateway.edge import body as bodies
 from gateway.edge.account import Account
 from gateway.edge.attempts import Attempts, Errand, Senses
 from gateway.edge.front import FrontProtocol, Job
+from gateway.edge.opened import STATUS
 from gateway.edge.refuse import draining, internal, not_allowed, refused
 from gateway.edge.request import Request
 from gateway.edge.upstream import Pool
+from gateway.edge.waiting import Waiting
 from gateway.state.board import Board
 from gateway.tasks import Tasks
 
@@ -38,6 +42,8 @@ log = logging.getLogger("portico.edge")
 
 MOST_WAYS = 10_000
 """Routes that are kept: a key times the names it uses."""
+
+FIELD = HEADER.lower()
 
 LONGEST_USER = 256
 """Characters of X-Portico-User-Id that are kept."""
@@ -54,6 +60,7 @@ class Tables:
     policy: str = "auto"
     max_body: int = 32 * 1024 * 1024
     stream_usage: str = "limits"
+    queue: Bounds = PLAIN
     ways: dict[tuple[str, ...], Way] = field(default_factory=dict)
 
     def way(self, call: Call, caller: Caller) -> Way:
@@ -74,7 +81,8 @@ OwnPages = Callable[[Request, str, str], Awaitable[web.Response]]
 
 class Handler:
     """Called by the front for each request. ``tables`` is replaced, never changed; ``draining``
-    turns new requests away; ``active`` counts the requests under way."""
+    turns new requests away; ``active`` counts the requests under way; in ``waiting`` are those for
+    which there was no place."""
 
     def __init__(
         self,
@@ -94,6 +102,7 @@ class Handler:
         self._own_pages = own_pages
         self._tasks = Tasks()
         self._attempts = Attempts(loop, pool, board, senses, self)
+        self.waiting = Waiting(loop, board, self)
         self._turn = 0
         self._dice = random.Random()  # noqa: S311 - spreads load, guards nothing
 
@@ -132,17 +141,29 @@ class Handler:
         except Refusal as refusal:
             self.refuse(errand, refusal)
         except Exception:
-            account = errand.account
-            log.exception("a fault of the gateway itself", extra={"request_id": account.id})
-            account.cut_by = "gateway"
-            self._attempts.abandon(errand)
-            self.refuse(errand, internal(account.id))
+            self.broke(errand)
+
+    def broke(self, errand: Errand) -> None:
+        """A fault of our own, to be called while it is handled."""
+        account = errand.account
+        log.exception("a fault of the gateway itself", extra={"request_id": account.id})
+        account.cut_by = "gateway"
+        self._attempts.abandon(errand)
+        self.refuse(errand, internal(account.id))
 
     def refuse(self, errand: Errand, refusal: Refusal) -> None:
         account = errand.account
+        if refusal.full and self.tables.queue.max and not errand.over:
+            self.guarded(errand, self._wait_again)
+            return
         account.refusal = refusal.kind
         account.label = refusal.label or account.label
         if account.tally.committed:
+            self.over(errand, keep_alive=False)
+            return
+        if account.opened is not None:
+            account.status = STATUS
+            account.opened.refuse(refusal)
             self.over(errand, keep_alive=False)
             return
         account.status = refusal.status
@@ -150,7 +171,12 @@ class Handler:
 
     def answer(self, errand: Errand, response: web.Response) -> None:
         """End the errand with an answer of our own."""
-        if self._close(errand):
+        opened = errand.account.opened
+        if opened is not None:
+            errand.account.status = STATUS
+            opened.tell(response)
+            self.over(errand, keep_alive=False)
+        elif self._close(errand):
             _client(errand.request).respond(response)
 
     def over(self, errand: Errand, *, keep_alive: bool) -> None:
@@ -169,6 +195,8 @@ class Handler:
         if errand.over:
             return False
         errand.over = True
+        if errand.waiter is not None:
+            errand.waiter.leave()
         self.active -= 1
         self._report(errand.account.close())
         return True
@@ -203,6 +231,9 @@ class Handler:
         except Refusal as refusal:
             self.refuse(errand, refusal)
             return
+        except Exception:
+            self.broke(errand)
+            return
         account.waited = time.monotonic() - began
         self.guarded(errand, self._go, call)
 
@@ -211,19 +242,67 @@ class Handler:
         account, tables = errand.account, self.tables
         errand.call = call
         account.user, account.stream = call.user, call.stream
+        way = tables.way(call, errand.caller)
+        account.label = way.label
+        found = self._at_once(call, way)
+        account.overhead = time.monotonic() - account.arrived - account.waited
+        if found is None:
+            self.waiting.join(errand, way)
+        else:
+            self._attempts.start(errand, found, tables.stream_usage)
+
+    def _at_once(self, call: Call, way: Way) -> Plan | None:
+        """The plan of a call that need not wait, None for one that has to. Raises Refusal."""
+        if self.waiting.anyone and way.groups:
+            return None
+        try:
+            return self._plan(call, way)
+        except Refusal as refusal:
+            if refusal.full and self.tables.queue.max:
+                return None
+            raise
+
+    def _plan(self, call: Call, way: Way) -> Plan:
         self._turn += 1
-        found = plan(
+        tables = self.tables
+        return plan(
             call,
-            tables.way(call, errand.caller),
+            way,
             policies=tables.policies,
             policy=tables.policy,
             busy=self._board.busy,
             turn=self._turn,
             dice=self._dice.random(),
         )
-        account.label = found.label
-        account.overhead = time.monotonic() - account.arrived - account.waited
-        self._attempts.start(errand, found, tables.stream_usage)
+
+    def _wait_again(self, errand: Errand) -> None:
+        """Back to where it stood: other processes took the places between the plan and now."""
+        errand.account.anew()
+        errand.given_up = None
+        self.waiting.join(errand, self.tables.way(errand.call, errand.caller))
+
+    # --- for those who wait
+
+    def proceed(self, errand: Errand, way: Way) -> None:
+        """Its turn has come. Raises Refusal."""
+        self._attempts.start(errand, self._plan(errand.call, way), self.tables.stream_usage)
+
+    def favourite(self, errand: Errand, way: Way) -> str:
+        """The backend that it would be given if none were full."""
+        tables = self.tables
+        return favourite(
+            errand.call,
+            way,
+            policies=tables.policies,
+            policy=tables.policy,
+            busy=self._board.busy,
+            turn=self._turn,
+            dice=self._dice.random(),
+        )
+
+    def freed(self, backend: str, seconds: float) -> None:
+        """A place came free that was held for so long."""
+        self.waiting.freed(backend, seconds)
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client."""
@@ -257,6 +336,7 @@ class Handler:
             session=fields.get("x-portico-session-id", ""),
             user=fields.get("x-portico-user-id", "")[:LONGEST_USER],
             tail=tail,
+            priority=asked(fields.get(FIELD)),
             arrived=errand.account.arrived,
         )
 

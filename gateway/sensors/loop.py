@@ -12,6 +12,7 @@ from operator import not_
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_incrementing, wait_random
 
+from gateway.core.capacity import LEARN, Learner, ceiling
 from gateway.core.health import (
     NOTHING,
     Observation,
@@ -67,6 +68,7 @@ class Watch:
     proved: float = 0.0
     deep_at: float = 0.0
     began: float = 0.0
+    learner: Learner = field(default_factory=Learner)
     nudge: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -95,7 +97,8 @@ class Watch:
 class Sensors:
     """Keeps the Fleet true. ``pulse(name)`` tells what live traffic says of a backend;
     ``publish(fleet)`` is called with every new Fleet; ``instance`` is this gateway's own id, by
-    which it knows itself behind a backend's address; ``interval`` is in seconds."""
+    which it knows itself behind a backend's address; ``interval`` is in seconds; ``learn`` is whose
+    word a backend's limit is taken from (core/capacity.py)."""
 
     def __init__(
         self,
@@ -108,6 +111,7 @@ class Sensors:
         interval: float = 5.0,
         book: Book | None = None,
     ) -> None:
+        self.learn = LEARN[0]
         self._pulse = pulse
         self._announce = publish
         self._discoverer = discoverer
@@ -231,6 +235,9 @@ class Sensors:
             pulse = replace(pulse, last_byte=watch.proved)
         watch.seen = follow(watch.seen, seen, pulse, now)
         before, watch.sight = watch.sight, step(watch.sight, watch.seen, pulse, now)
+        watch.learner.saw(watch.sight.load, now)
+        most = ceiling(watch.sight.load, watch.learner.limit, self.learn)
+        watch.sight = replace(watch.sight, ceiling=most)
         self._check_deeply(watch, pulse, now)
         watch.absent = watch.absent or now if watch.sight.health is Health.DOWN else 0.0
         if before.health is not watch.sight.health:

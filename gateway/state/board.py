@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Any
 
 from gateway.core.types import Pulse
+from gateway.state.lines import Queues, Sheet
 from gateway.state.makers import Book, Makers
 
 MOST_BACKENDS = 1024
@@ -29,9 +30,9 @@ class Lane:
 class Page:
     """Memory that forked processes share: a row for each of ``rows`` writers, a column for each
     backend. ``lock`` guards what must not be exceeded by two writers at once. ``book`` says who
-    made a stored response."""
+    made a stored response, ``sheet`` who waits."""
 
-    __slots__ = ("_bytes", "book", "counts", "last", "lock", "marks", "oldest", "rows")
+    __slots__ = ("_bytes", "book", "counts", "last", "lock", "marks", "oldest", "rows", "sheet")
 
     def __init__(self, rows: int, lock: AbstractContextManager[object] | None = None) -> None:
         size = rows * MOST_BACKENDS
@@ -44,6 +45,7 @@ class Page:
         self.marks = view[24 * size :].cast("Q")
         self.lock: AbstractContextManager[object] = lock or nullcontext()
         self.book = Book(self.lock)
+        self.sheet = Sheet(rows, self.lock)
 
     def column(self, backend: str) -> int:
         """The column of a backend, given out at first sight. What it is stands on the page, so
@@ -62,7 +64,8 @@ class Page:
         return self.counts[start] if self.rows == 1 else sum(self.counts[start : start + self.rows])
 
     def clear(self, row: int) -> None:
-        """Forget what a writer that died had in flight."""
+        """Forget what a writer that died had in flight, and who waited there."""
+        self.sheet.clear(row)
         for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
             self.counts[cell] = 0
             self.oldest[cell] = 0.0
@@ -98,9 +101,19 @@ class Busy(Mapping[str, int]):
 
 class Board:
     """One process's hand on the page. ``columns`` says which backend has which column, as far as
-    this process has seen them; ``makers`` who made which response."""
+    this process has seen them; ``makers`` who made which response; ``queues`` who waits."""
 
-    __slots__ = ("_lanes", "_next", "_page", "_row", "busy", "by_model", "columns", "makers")
+    __slots__ = (
+        "_lanes",
+        "_next",
+        "_page",
+        "_row",
+        "busy",
+        "by_model",
+        "columns",
+        "makers",
+        "queues",
+    )
 
     def __init__(self, page: Page | None = None, row: int = 0) -> None:
         self._page = page or Page(1)
@@ -110,6 +123,7 @@ class Board:
         self.columns: dict[str, int] = {}
         self.busy = Busy(self._page, self.columns)
         self.makers = Makers(self._page.book, self.columns)
+        self.queues = Queues(self._page.sheet, row)
         self.by_model: dict[tuple[str, str], int] = {}
 
     def name(self, backend: str) -> int:

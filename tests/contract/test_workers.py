@@ -26,6 +26,8 @@ from tests.rawclient import Headers, RawClient, Reply
 
 CHAT = "/v1/chat/completions"
 EVENTS = talk.chat_events("m")
+NO_QUEUE = {"queue": {"max": 0}}
+"""Who finds no place is told so at once, which shows how many there are."""
 
 
 def config_of(*engines: FakeEngine, **server: Any) -> dict[str, Any]:
@@ -229,6 +231,7 @@ async def test_max_concurrency_holds_over_all_workers() -> None:
     async with FakeEngine() as engine:
         config = config_of(engine)
         config["backends"][0]["max_concurrency"] = 3
+        config["routing"] = NO_QUEUE
         async with of_two(config) as gw, on_each(gw, Crew.of(gw)) as clients:
             engine.always = steps.stream(EVENTS, gap=0.01)
             replies = await asyncio.gather(*(gw.chat("m", stream=True) for _ in range(60)))
@@ -365,6 +368,7 @@ async def test_a_worker_that_dies_gives_its_places_back() -> None:
     async with FakeEngine() as engine:
         config = config_of(engine)
         config["backends"][0]["max_concurrency"] = 2
+        config["routing"] = NO_QUEUE
         async with of_two(config) as gw:
             crew = Crew.of(gw)
             async with on_worker(gw, crew, crew.workers[0]) as one, gw.client() as other:
@@ -499,6 +503,7 @@ async def test_places_stay_counted_when_control_process_and_worker_are_replaced(
     async with FakeEngine("vllm", ["x"]) as gone_one, FakeEngine() as engine:
         config = config_of(gone_one, engine)
         config["backends"][1]["max_concurrency"] = 1
+        config["routing"] = NO_QUEUE
         async with of_two(config) as gw:
             rest = {**config, "backends": config["backends"][1:]}
             await reloaded(gw, rest)

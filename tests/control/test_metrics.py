@@ -82,8 +82,9 @@ def test_every_ended_request_is_counted_by_what_the_client_saw() -> None:
 
 def test_labels_are_those_of_the_contract() -> None:
     saved = replace(GOOD, attempts=2, moves=("refused",))
-    metrics = after(replace(saved, itl=(1,) * 14, cut_by="client"))
+    metrics = after(replace(saved, itl=(1,) * 14, cut_by="client", queued=0.5))
     metrics.rate_limited("team-a", "requests")
+    metrics.set_queued_source(lambda: {"chat": 1})
     metrics.set_in_flight_source(lambda: {("chat", "gpu1"): 1})
     metrics.fleet(fleet(gpu1=Sight(load=Load(1, 1, 0.5, 0.5))))
     seen = {
@@ -104,6 +105,18 @@ def test_durations_and_first_tokens_land_in_their_buckets() -> None:
     assert duration[("gpu1", "+Inf", "chat", "chat-completions")] == 1
     first = samples(families, "portico_time_to_first_token_seconds_sum")
     assert first == {("gpu1", "chat"): 0.12}
+
+
+def test_only_what_had_to_wait_counts_as_a_wait() -> None:
+    families = page(after(GOOD, replace(GOOD, queued=0.3), replace(GOOD, queued=0.0)))
+    waits = samples(families, "portico_queue_wait_seconds_count")
+    assert waits == {("chat",): 2}
+
+
+def test_who_waits_is_a_gauge_by_model() -> None:
+    metrics = after(GOOD)
+    metrics.set_queued_source(lambda: {"chat": 3, "small": 0})
+    assert samples(page(metrics), "portico_queue_depth") == {("chat",): 3, ("small",): 0}
 
 
 def test_a_value_on_a_bound_belongs_to_that_bound() -> None:

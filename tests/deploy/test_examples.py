@@ -114,5 +114,6 @@ def test_the_full_example_uses_every_section_and_every_setting_of_the_contract()
     assert set(full["models"][0]["targets"][0]) == {"backend", "model", "weight"}
     assert set(full["auth"]["keys"][0]) == {
         *("name", "key", "models", "requests_per_minute", "tokens_per_minute", "max_concurrency"),
+        "priority",
     }
     assert set(full["auth"]) == {"keys", "admin_keys"}
