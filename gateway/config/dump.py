@@ -8,6 +8,7 @@ import yaml
 
 from gateway.core.keys import PREFIX
 from gateway.core.types import PASSTHROUGH, Backend, Caller, PublicModel, Target
+from gateway.policies import POLICIES, read
 
 from .addresses import without_password
 from .units import show_seconds, show_size
@@ -53,7 +54,7 @@ def document(config: Config) -> dict[str, Any]:
             "backends": [_backend(one, config.gpus.get(one.name)) for one in config.backends],
             "models": [_model(one) for one in config.models],
             "auth": _given({"keys": keys, "admin_keys": admins}),
-            "routing": {"policy": config.policy},
+            "routing": {"policy": _policy(config.policy)},
             "store": _given({"url": config.store_url and without_password(config.store_url)}),
         }
     )
@@ -115,9 +116,13 @@ def _model(model: PublicModel) -> dict[str, Any]:
             "name": model.name,
             "targets": [_target(target) for target in model.targets],
             "fallbacks": list(model.fallbacks),
-            "policy": model.policy,
+            "policy": model.policy and _policy(model.policy),
         }
     )
+
+
+def _policy(name: str) -> str | dict[str, float]:
+    return name if name in POLICIES else read(name)
 
 
 def _target(target: Target) -> dict[str, Any]:

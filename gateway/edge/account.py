@@ -10,6 +10,7 @@ from gateway.core.types import Outcome, Usage
 from gateway.core.usage import extract
 from gateway.dialects.stream import Watch
 from gateway.edge.exchange import Tally
+from gateway.state.lore import Sent
 
 LEFT = 499
 """The status in metrics for a client that left before it was told any (nginx's number)."""
@@ -21,6 +22,7 @@ class Account:
     __slots__ = (
         "_clock",
         "_report",
+        "_usage",
         "arrived",
         "attempts",
         "backend",
@@ -31,6 +33,7 @@ class Account:
         "moves",
         "overhead",
         "refusal",
+        "sent",
         "stale",
         "status",
         "stream",
@@ -66,6 +69,8 @@ class Account:
         self.overhead: float | None = None
         self.tally = Tally()
         self.watch: Watch | None = None
+        self.sent: Sent | None = None
+        self._usage: Usage | None = None
 
     def __enter__(self) -> Account:
         return self
@@ -80,11 +85,19 @@ class Account:
             self.cut_by = "client" if not issubclass(kind, Exception) else "gateway"
         self._report(self._outcome())
 
-    def _usage(self) -> Usage:
-        if self.watch is None or self.tally.status >= 400 or not self.tally.committed:
+    @property
+    def answered(self) -> bool:
+        """Whether an answer that is no refusal has begun."""
+        return self.tally.committed and self.tally.status < 400
+
+    def usage(self) -> Usage:
+        """The tokens of an answer that is over."""
+        if self.watch is None or not self.answered:
             return Usage()
-        pieces = self.watch.pieces if self.stream else 0
-        return extract(self.watch.head, self.watch.tail, pieces)
+        if self._usage is None:
+            pieces = self.watch.pieces if self.stream else 0
+            self._usage = extract(self.watch.head, self.watch.tail, pieces)
+        return self._usage
 
     def _outcome(self) -> Outcome:
         tally = self.tally
@@ -107,7 +120,7 @@ class Account:
             overhead=self.overhead,
             first_byte=tally.first - self.arrived if tally.committed else None,
             duration=self._clock() - self.arrived,
-            usage=self._usage(),
+            usage=self.usage(),
             itl=tuple(tally.itl),
             itl_sum=tally.itl_sum,
             bytes_out=tally.bytes_out,

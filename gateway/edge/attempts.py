@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from gateway.core.catalog import Place
+from gateway.core.cost import Brief
 from gateway.core.errors import KINDS, Refusal
 from gateway.core.fit import unsupported
 from gateway.core.headers import request_head
@@ -88,7 +89,8 @@ class Attempts:
             if given_up and not takes(place, self._board.busy):
                 continue
             prepared = prepare(errand.call, place, add_usage)
-            result, keep_alive = await self._attempt(errand, place, prepared)
+            brief = plan.brief_of(place) if plan.briefs else None
+            result, keep_alive = await self._attempt(errand, place, prepared, brief)
             if result.end in FINAL:
                 errand.account.cut_by = _CUT_BY.get(result.end, "")
                 return Relayed(keep_alive and result.end is End.DONE)
@@ -100,7 +102,7 @@ class Attempts:
         return _last_word(errand, given_up)
 
     async def _attempt(
-        self, errand: Errand, place: Place, prepared: Prepared
+        self, errand: Errand, place: Place, prepared: Prepared, brief: Brief | None
     ) -> tuple[Result, bool]:
         """One backend, counted as in flight there from before the connection is asked for."""
         account, name = errand.account, place.backend.name
@@ -111,10 +113,16 @@ class Attempts:
         if ticket is None:
             # Another process was quicker between the plan and now.
             return Result(End.BROKEN, "full", "it is full"), False
+        account.sent = None
+        if brief is not None:
+            account.sent = self._board.lore.send(errand.call, brief, place, time.monotonic())
         try:
             return await self._connected(errand, place, prepared)
         finally:
             self._board.leave(ticket, account.label, name)
+            if account.sent is not None:
+                usage = account.usage() if account.answered else None
+                self._board.lore.end(account.sent, time.monotonic(), usage, errand.call.op)
 
     async def _connected(
         self, errand: Errand, place: Place, prepared: Prepared
@@ -201,6 +209,9 @@ class Attempts:
         again, and calls by the id of a stored response must find its maker from now on."""
         errand.call.forget()
         prepared.body = b""
+        account = errand.account
+        if account.sent is not None and account.stream and account.answered:
+            self._board.lore.first(account.sent, time.monotonic())
         if errand.call.op is Op.RESPONSES and (made := id_in(beginning)):
             self._board.makers.remember(made, errand.account.backend)
 

@@ -161,6 +161,8 @@ class Handler:
             busy=self._board.busy,
             turn=self._turn,
             dice=self._dice.random(),
+            lore=self._board.lore,
+            now=resumed,
         )
         account.label = found.label
         account.overhead = before + time.monotonic() - resumed

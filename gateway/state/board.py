@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Any
 
 from gateway.core.types import Pulse
+from gateway.state.lore import Lore, LorePage
 from gateway.state.makers import Book, Makers
 
 MOST_BACKENDS = 1024
@@ -29,9 +30,9 @@ class Lane:
 class Page:
     """Memory that forked processes share: a row for each of ``rows`` writers, a column for each
     backend. ``lock`` guards what must not be exceeded by two writers at once. ``book`` says who
-    made a stored response."""
+    made a stored response, ``lore`` holds what the costlier policies choose by."""
 
-    __slots__ = ("_bytes", "book", "counts", "last", "lock", "marks", "oldest", "rows")
+    __slots__ = ("_bytes", "book", "counts", "last", "lock", "lore", "marks", "oldest", "rows")
 
     def __init__(self, rows: int, lock: AbstractContextManager[object] | None = None) -> None:
         size = rows * MOST_BACKENDS
@@ -44,6 +45,7 @@ class Page:
         self.marks = view[24 * size :].cast("Q")
         self.lock: AbstractContextManager[object] = lock or nullcontext()
         self.book = Book(self.lock)
+        self.lore = LorePage(rows, self.lock)
 
     def column(self, backend: str) -> int:
         """The column of a backend, given out at first sight. What it is stands on the page, so
@@ -66,6 +68,7 @@ class Page:
         for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
             self.counts[cell] = 0
             self.oldest[cell] = 0.0
+        self.lore.clear(row)
 
 
 def _mark(backend: str) -> int:
@@ -98,9 +101,20 @@ class Busy(Mapping[str, int]):
 
 class Board:
     """One process's hand on the page. ``columns`` says which backend has which column, as far as
-    this process has seen them; ``makers`` who made which response."""
+    this process has seen them; ``makers`` who made which response; ``lore`` is told what becomes
+    of requests."""
 
-    __slots__ = ("_lanes", "_next", "_page", "_row", "busy", "by_model", "columns", "makers")
+    __slots__ = (
+        "_lanes",
+        "_next",
+        "_page",
+        "_row",
+        "busy",
+        "by_model",
+        "columns",
+        "lore",
+        "makers",
+    )
 
     def __init__(self, page: Page | None = None, row: int = 0) -> None:
         self._page = page or Page(1)
@@ -110,6 +124,7 @@ class Board:
         self.columns: dict[str, int] = {}
         self.busy = Busy(self._page, self.columns)
         self.makers = Makers(self._page.book, self.columns)
+        self.lore = Lore(self._page.lore, row, self.name, self.busy)
         self.by_model: dict[tuple[str, str], int] = {}
 
     def name(self, backend: str) -> int:
