@@ -13,12 +13,15 @@ from .least_loaded import least_loaded
 
 
 def session(view: View) -> list[float]:
-    """Weighted rendezvous hashing (Thaler and Ravishankar 1998; weights after Schindelhauer and
-    Schomaker 2005); a call without a session goes by load."""
+    """Ranks by weighted rendezvous hashing (Thaler and Ravishankar 1998; weights after
+    Schindelhauer and Schomaker 2005); a call without a session goes by load. Ranks and not
+    distances, so that in a mix every session holds on to its backend equally."""
     key = session_of(view.call)
     if not key:
         return least_loaded(view)
-    return [_distance(key, place.backend.name, place.weight) for place in view.places]
+    distances = [_distance(key, place.backend.name, place.weight) for place in view.places]
+    order = sorted(distances)
+    return [float(order.index(distance)) for distance in distances]
 
 
 def session_of(call: Call) -> str:

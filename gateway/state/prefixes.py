@@ -94,7 +94,7 @@ class Prefixes:
             if not latest or now - (latest >> 24) > room:
                 new += 1
             cells[head] = stamp | owner
-        self.clock[column] = now + new
+        self.clock[column] += new
         return new
 
     def _slot(self, key: int) -> int:
