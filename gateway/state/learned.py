@@ -33,7 +33,8 @@ SHRINK = 0.25
 GROW = 0.02
 SMALLEST, LARGEST = math.log(1 / 256), math.log(16)
 """How an engine's cache is found to be smaller or larger than was said: the logarithm of the
-factor moves towards the age at which a promise was broken, and slowly back with those kept."""
+factor moves towards the age at which a promise was broken, or at which more was there than was
+promised, and slowly back from below with promises kept."""
 
 _ENGINE = struct.Struct("8d")
 _MODEL = struct.Struct("4d")
@@ -117,10 +118,18 @@ class Learned:
         sums = faded(n, e, t, (expected, took), by)
         self._page.set_engine(column, self._row, (a, b, c, *sums, *rest))
 
-    def cached(self, column: int, promised: float, kept: float, share: float | None) -> None:
+    def cached(
+        self,
+        column: int,
+        promised: float,
+        kept: float,
+        share: float | None,
+        beyond: float | None = None,
+    ) -> None:
         """An engine said how many blocks it had of those it was thought to have. ``share`` is how
-        much of its room it had taken in since it last used them, None when that is not known.
-        Engines that never said so of any request may not tell it at all: they are let be."""
+        much of its room it had taken in since it last used the last of them, ``beyond`` since it
+        last used the next one; None where that is not known. Engines that never said so of any
+        request may not tell it at all: they are let be."""
         *sums, factor, told = self._page.engine(column, self._row)
         if kept > 0:
             told = 1.0
@@ -129,8 +138,9 @@ class Learned:
         if promised >= 2 and kept < promised / 2 and share is not None:
             # It was gone at this age, so that there is room for less than that.
             factor += SHRINK * math.log(min(max(share, 0.01), 0.95))
-        elif kept > promised + 2:
-            factor += GROW * 2
+        elif kept > promised + 1 and beyond is not None and beyond > 1:
+            # It was there at this age, so that there is room for more.
+            factor += SHRINK * math.log(min(beyond, 4.0))
         elif kept >= promised * 0.8 and factor < 0:
             factor = min(0.0, factor + GROW)
         factor = min(max(factor, SMALLEST), LARGEST)

@@ -57,7 +57,8 @@ class LorePage:
 @dataclass(slots=True)
 class Sent:
     """One request on its way, from ``send`` to ``end``. ``matched`` are the blocks that its engine
-    was believed to have, ``share`` the part of its room taken in since it last used them;
+    was believed to have, ``share`` the part of its room taken in since it last used them, and
+    ``beyond`` the like for the block after them, if it ever had that;
     ``queue`` the seconds that others were ahead of it; ``crowded`` says that its engine's KV cache
     was about full, so that its wait tells nothing of speed; ``took`` are the seconds of its own
     prefill."""
@@ -67,6 +68,7 @@ class Sent:
     model: int
     matched: int
     share: float | None
+    beyond: float | None
     queue: float
     cached: float
     crowded: bool
@@ -98,6 +100,7 @@ class Lore:
         "_models",
         "_prefixes",
         "_room",
+        "_said",
         "_speeds",
         "_tokens",
     )
@@ -116,6 +119,7 @@ class Lore:
         self._busy = busy
         self._columns: dict[str, int] = {}
         self._room = [int(CACHE * 4 / BLOCK)] * ENGINES
+        self._said: dict[int, int] = {}
         self._tokens: dict[int, float] = {}
         self._speeds: dict[int, Speed] = {}
         self._models: dict[int, tuple[float, float]] = {}
@@ -147,13 +151,16 @@ class Lore:
             column = self._seen_first(place)
         queue, waiting, decoding, context, held = self._ledger.standing(column, now)
         speed = self._speeds.get(column) or Speed()
+        load = place.sight.load
+        if load.cache is not None and load.cache != self._said.get(column):
+            self._said[column] = load.cache
+            self._add_up()
         room = self._tokens.get(column, CACHE)
         mine = self._busy.get(place.backend.name, 0)
         more = mine - waiting - decoding
         if more > 0:
             decoding += more
             context += more * OTHERS_CONTEXT
-        load = place.sight.load
         if load.running is not None or load.kv_used is not None:
             standing = Standing(queue, waiting, decoding, context, held)
             queue, waiting, decoding, context, held = _corrected(standing, place, mine, room, speed)
@@ -201,7 +208,7 @@ class Lore:
         columns = list(self._columns.values())
         self._speeds = dict(zip(columns, self._learned.speeds(columns), strict=True))
         for column in columns:
-            tokens = CACHE * self._learned.cache_factor(column)
+            tokens = self._said.get(column, CACHE) * self._learned.cache_factor(column)
             self._tokens[column] = tokens
             self._room[column] = max(1, int(tokens * 4 / BLOCK))
 
@@ -221,15 +228,20 @@ class Lore:
         work = Work(column, brief.tokens, seconds, now, silent, samples, each, rest)
         self._ledger.send(work)
         matched = round(known.cached / brief.tokens * prompt.length / BLOCK) if known.cached else 0
-        room, share = self._room[column], None
-        if matched:
-            age = self._prefixes.age(prompt.chain[matched - 1], column)
-            share = None if age is None else age / room
+        room = self._room[column]
+        share = self._age(prompt, matched - 1, column, room)
+        beyond = self._age(prompt, matched, column, room)
         if prompt.chain:
             self._prefixes.add(prompt.chain, column, room)
         model = self._learned.place(place.asked)
         crowded = known.held + brief.tokens > CROWDED * known.room
-        return Sent(work, prompt, model, matched, share, known.queue, known.cached, crowded)
+        return Sent(work, prompt, model, matched, share, beyond, known.queue, known.cached, crowded)
+
+    def _age(self, prompt: Prompt, block: int, column: int, room: int) -> float | None:
+        if not 0 <= block < len(prompt.chain):
+            return None
+        age = self._prefixes.age(prompt.chain[block], column)
+        return None if age is None else age / room
 
     def first(self, sent: Sent, now: float) -> None:
         """The first byte of its stream came."""
@@ -262,7 +274,7 @@ class Lore:
         if told:
             tokens = float(usage.input)
             kept = usage.cached * length / usage.input / BLOCK
-            learned.cached(work.column, sent.matched, kept, sent.share)
+            learned.cached(work.column, sent.matched, kept, sent.share, sent.beyond)
             if usage.cached:
                 cached = float(usage.cached)
         self._prefixes.grow(work.column, int(usage.output * per_token / BLOCK))

@@ -1,4 +1,4 @@
-"""Speeds learned from what passed: equals stay equal, a slow GPU is found, outliers are not heard."""
+"""Speeds learned from what passed: equals stay equal, slow GPUs are found, outliers not heard."""
 
 import pytest
 

@@ -76,6 +76,9 @@ def test_one_that_keeps_more_than_was_thought_is_larger() -> None:
     learned = Learned(page_of(), 0)
     for _ in range(10):
         learned.cached(1, 2, 30, None)
+    assert learned.cache_factor(1) == 1.0, "an answer is cached too, of which nothing was known"
+    for _ in range(10):
+        learned.cached(1, 2, 30, None, beyond=1.5)
     assert learned.cache_factor(1) > 1.3
 
 

@@ -181,3 +181,10 @@ def test_the_wait_for_room_tells_nothing_of_speed() -> None:
     for turn in range(20):
         carried(lore, chat(f"{turn} {LONG}"), A, 1.0 + turn, took=30.0)
     assert known(lore, chat(LONG), A, 400.0).prefill == 1.0
+
+
+def test_the_room_is_what_the_engine_says_it_is() -> None:
+    lore = Board().lore
+    assert known(lore, chat(LONG), place("c", cache=50_000), 1.0).room == 50_000
+    assert known(lore, chat(LONG), place("c", cache=80_000), 1.1).room == 80_000
+    assert known(lore, chat(LONG), A, 1.0).room == 400_000
