@@ -20,6 +20,10 @@ BUCKET = 4
 """Slots in which a block may stand. When all are taken, the one unused for longest makes room."""
 
 _WIDTH = 1 + WAYS
+HOLES = 2
+"""Blocks in a row that may be missing before the rest is taken to be unknown as well: now and then
+one loses its slot to others while what comes after it is still there."""
+
 _TAG = 0x3FFF
 _OWNER = 0xFFFFFF
 _GONE = -1
@@ -62,13 +66,17 @@ class Prefixes:
         end of a chain leaves a cache first."""
         cells, clock, mask = self._cells, self.clock, self._mask
         found: dict[int, int] = {}
+        holes = 0
         for depth, key in enumerate(chain, 1):
             slot = (key & mask) * BUCKET * _WIDTH
             for at in (slot, slot + _WIDTH, slot + 2 * _WIDTH, slot + 3 * _WIDTH):
                 if cells[at] == key:
                     break
             else:
-                break
+                holes += 1
+                if holes > HOLES:
+                    break
+                continue
             tag, held = key >> 40 & _TAG, False
             for cell in range(at + 1, at + _WIDTH):
                 way = cells[cell]
@@ -77,7 +85,8 @@ class Prefixes:
                 column = way & 0x3FF
                 if way >> 10 & _TAG == tag and clock[column] - (way >> 24) <= room[column]:
                     found[column], held = depth, True
-            if not held:
+            holes = 0 if held else holes + 1
+            if holes > HOLES:
                 break
         return found
 

@@ -88,6 +88,14 @@ def test_the_age_of_a_block_is_what_its_engine_took_in_since() -> None:
     assert index.age(chain("c", 1)[-1], 0) is None
 
 
+def test_a_block_that_lost_its_slot_does_not_hide_those_behind_it() -> None:
+    index, links = Prefixes(1024), chain("a", 9)
+    index.add(links[:3] + links[4:], 0, 1000)
+    assert index.match(links, ROOMY) == {0: 9}
+    index.add(chain("b", 9)[:2] + chain("b", 9)[6:], 0, 1000)
+    assert index.match(chain("b", 9), ROOMY) == {0: 2}
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
