@@ -23,9 +23,13 @@ def config_of(*engines: FakeEngine, **routing: Any) -> dict[str, Any]:
 
 
 def turns(who: str, count: int) -> bytes:
-    """A conversation of ``count`` turns of about 6 kB."""
+    """A conversation of ``count`` turns, the first one long: what is cached must outweigh what a
+    loaded machine makes two fakes differ in speed."""
     said = [
-        {"role": ("user", "assistant")[turn % 2], "content": f"{who} {turn} " * 600}
+        {
+            "role": ("user", "assistant")[turn % 2],
+            "content": f"{who} {turn} " * (10 if turn else 6000),
+        }
         for turn in range(count)
     ]
     return talk.dumps({"model": "m", "stream": True, "messages": said})
