@@ -264,6 +264,7 @@ def _snapshot(doc: Doc) -> Load | None:
     if not ranks or _age(doc, ranks) > STALE:
         return None
     slots = _added(ranks, "max_running_requests")
+    cache = _added(ranks, "max_total_num_tokens")
     return Load(
         running=_added(ranks, "num_running_reqs"),
         waiting=_added(ranks, "num_waiting_reqs"),
@@ -271,6 +272,7 @@ def _snapshot(doc: Doc) -> Load | None:
         hit_ratio=_averaged(ranks, "cache_hit_rate"),
         progress=_steps(ranks),
         slots=int(slots) if slots else None,
+        cache=int(cache) if cache else None,
     )
 
 

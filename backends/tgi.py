@@ -123,13 +123,13 @@ def load(evidence: Evidence) -> Load:
     batch over the capacity, which is above the true use. ``progress`` counts forward passes."""
     page = evidence.get("/metrics", NO_ANSWER)
     text = page.text if page.status == 200 else ""
+    cache = total(text, "tgi_batch_max_total_tokens")
     return Load(
         running=total(text, "tgi_batch_current_size"),
         waiting=total(text, "tgi_queue_size"),
-        kv_used=_share(
-            total(text, "tgi_batch_current_max_tokens"), total(text, "tgi_batch_max_total_tokens")
-        ),
+        kv_used=_share(total(text, "tgi_batch_current_max_tokens"), cache),
         progress=total(text, "tgi_batch_inference_count"),
+        cache=int(cache) if cache else None,
     )
 
 

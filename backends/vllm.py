@@ -192,7 +192,21 @@ def load(evidence: Evidence) -> Load:
         progress=_sum(
             total(text, "vllm:generation_tokens_total"), total(text, "vllm:prompt_tokens_total")
         ),
+        cache=_cache(text),
     )
+
+
+def _cache(text: str) -> int | None:
+    """Tokens of KV cache over all engines: older ones only say their blocks (sheet: vllm 5)."""
+    tokens = 0
+    for labels, _ in series(text, "vllm:cache_config_info"):
+        said = labels.get("kv_cache_size_tokens", "")
+        blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+        if said.isdecimal():
+            tokens += int(said)
+        elif blocks.isdecimal() and size.isdecimal():
+            tokens += int(blocks) * int(size)
+    return tokens or None
 
 
 def _mean(text: str, name: str) -> float | None:

@@ -12,14 +12,14 @@ from gateway.config import Config
 from gateway.control.metrics import Metrics
 from gateway.controller import rows
 from gateway.core.catalog import build
-from gateway.core.types import Fleet, Outcome, PublicModel
+from gateway.core.types import ROUTABLE, Fleet, Health, Outcome, PublicModel
 from gateway.edge.attempts import Senses
 from gateway.edge.front import FrontServer
 from gateway.edge.handler import Handler, OwnPages
 from gateway.edge.outbox import Outbox
 from gateway.edge.upstream import Pool
 from gateway.logs import AccessLog
-from gateway.policies import POLICIES
+from gateway.policies import policies_for
 from gateway.sockets import BACKLOG
 from gateway.state.board import Board
 
@@ -28,6 +28,8 @@ POLL = 0.05
 
 HOUSEKEEPING = 0.1
 """Seconds between writes of gathered access lines and of this process's traffic to the page."""
+
+AWAY = frozenset({Health.DOWN, Health.LOADING})
 
 NOTHING = Fleet(0, 0.0, {}, {})
 
@@ -72,6 +74,7 @@ class Worker:
     def _do_chores(self) -> None:
         self.flush()
         self._board.show()
+        self._board.lore.tidy(time.monotonic())
         self._chores = self._loop.call_later(HOUSEKEEPING, self._do_chores)
 
     def flush(self) -> None:
@@ -84,7 +87,7 @@ class Worker:
         self.handler.tables = replace(
             self.handler.tables,
             keyring=config.keyring,
-            policies=POLICIES,
+            policies=policies_for([config.policy, *(model.policy for model in config.models)]),
             policy=config.policy,
             max_body=config.server.max_body,
             stream_usage=config.server.stream_usage,
@@ -99,6 +102,8 @@ class Worker:
         gone = {backend.url for backend in self.fleet.backends.values()} - kept
         for name in fleet.backends:
             self._board.name(name)
+            if _back(name, self.fleet, fleet):
+                self._board.lore.restarted(name)
         self.fleet = fleet
         catalog = build(fleet, self._public, rows)
         tables = self.handler.tables = replace(self.handler.tables, catalog=catalog, ways={})
@@ -145,3 +150,9 @@ class Worker:
         self._pool.close()
         self._chores.cancel()
         self.flush()
+
+
+def _back(name: str, before: Fleet, after: Fleet) -> bool:
+    """Whether a backend was away and is there again, so that its engine began anew."""
+    was, now = before.sights.get(name), after.sights.get(name)
+    return bool(was and now and was.health in AWAY and now.health in ROUTABLE)

@@ -217,6 +217,8 @@ def _shown(shape: Mapping[str, Any], text: str = "text") -> str:
     if "const" in shape:
         return f"`{shape['const']}`"
     match shape.get("type"):
+        case "object":
+            return "mapping of these to weights"
         case "array":
             return f"list: {_shown(shape['items'], text)}"
         case "integer":

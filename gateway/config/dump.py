@@ -9,6 +9,7 @@ import yaml
 from gateway.core.keys import PREFIX
 from gateway.core.priority import NAMES
 from gateway.core.types import PASSTHROUGH, Backend, Caller, PublicModel, Target
+from gateway.policies import POLICIES, read
 
 from .addresses import without_password
 from .units import show_seconds, show_size
@@ -64,7 +65,7 @@ def _routing(config: Config) -> dict[str, Any]:
     queue = config.queue
     return _given(
         {
-            "policy": config.policy,
+            "policy": _policy(config.policy),
             "queue": {
                 "max": queue.max,
                 "timeout": show_seconds(queue.timeout),
@@ -131,9 +132,13 @@ def _model(model: PublicModel) -> dict[str, Any]:
             "name": model.name,
             "targets": [_target(target) for target in model.targets],
             "fallbacks": list(model.fallbacks),
-            "policy": model.policy,
+            "policy": model.policy and _policy(model.policy),
         }
     )
+
+
+def _policy(name: str) -> str | dict[str, float]:
+    return name if name in POLICIES else read(name)
 
 
 def _target(target: Target) -> dict[str, Any]:

@@ -117,7 +117,8 @@ class Model:
 class Load:
     """What an engine says about its own load; None where it does not say.
     ``kv_used`` and ``hit_ratio`` are 0..1; ``progress`` is any counter that moves while the engine
-    works (tokens generated so far); ``slots`` is how many requests it runs at once."""
+    works (tokens generated so far); ``slots`` is how many requests it runs at once, ``cache`` how
+    many tokens its KV cache holds."""
 
     running: float | None = None
     waiting: float | None = None
@@ -125,6 +126,7 @@ class Load:
     hit_ratio: float | None = None
     progress: float | None = None
     slots: int | None = None
+    cache: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,6 +273,8 @@ class Handler:
             busy=self._board.busy,
             turn=self._turn,
             dice=self._dice.random(),
+            lore=self._board.lore,
+            now=time.monotonic(),
         )
 
     def _wait_again(self, errand: Errand) -> None:
@@ -298,6 +300,8 @@ class Handler:
             busy=self._board.busy,
             turn=self._turn,
             dice=self._dice.random(),
+            lore=self._board.lore,
+            now=time.monotonic(),
         )
 
     def freed(self, backend: str, seconds: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.core.types import Pulse
 from gateway.state.lines import Queues, Sheet
+from gateway.state.lore import Lore, LorePage
 from gateway.state.makers import Book, Makers
 
 MOST_BACKENDS = 1024
@@ -30,9 +31,21 @@ class Lane:
 class Page:
     """Memory that forked processes share: a row for each of ``rows`` writers, a column for each
     backend. ``lock`` guards what must not be exceeded by two writers at once. ``book`` says who
-    made a stored response, ``sheet`` who waits."""
+    made a stored response, ``sheet`` who waits; ``lore`` holds what the costlier policies choose
+    by."""
 
-    __slots__ = ("_bytes", "book", "counts", "last", "lock", "marks", "oldest", "rows", "sheet")
+    __slots__ = (
+        "_bytes",
+        "book",
+        "counts",
+        "last",
+        "lock",
+        "lore",
+        "marks",
+        "oldest",
+        "rows",
+        "sheet",
+    )
 
     def __init__(self, rows: int, lock: AbstractContextManager[object] | None = None) -> None:
         size = rows * MOST_BACKENDS
@@ -46,6 +59,7 @@ class Page:
         self.lock: AbstractContextManager[object] = lock or nullcontext()
         self.book = Book(self.lock)
         self.sheet = Sheet(rows, self.lock)
+        self.lore = LorePage(rows, self.lock)
 
     def column(self, backend: str) -> int:
         """The column of a backend, given out at first sight. What it is stands on the page, so
@@ -69,6 +83,7 @@ class Page:
         for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
             self.counts[cell] = 0
             self.oldest[cell] = 0.0
+        self.lore.clear(row)
 
 
 def _mark(backend: str) -> int:
@@ -101,7 +116,8 @@ class Busy(Mapping[str, int]):
 
 class Board:
     """One process's hand on the page. ``columns`` says which backend has which column, as far as
-    this process has seen them; ``makers`` who made which response; ``queues`` who waits."""
+    this process has seen them; ``makers`` who made which response; ``queues`` who waits; ``lore``
+    is told what becomes of requests."""
 
     __slots__ = (
         "_lanes",
@@ -111,6 +127,7 @@ class Board:
         "busy",
         "by_model",
         "columns",
+        "lore",
         "makers",
         "queues",
     )
@@ -124,6 +141,7 @@ class Board:
         self.busy = Busy(self._page, self.columns)
         self.makers = Makers(self._page.book, self.columns)
         self.queues = Queues(self._page.sheet, row)
+        self.lore = Lore(self._page.lore, row, self.name, self.busy)
         self.by_model: dict[tuple[str, str], int] = {}
 
     def name(self, backend: str) -> int:
