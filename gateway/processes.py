@@ -25,6 +25,7 @@ from gateway.control.exposition import State
 from gateway.control.gathered import Gathered
 from gateway.control.openapi import document
 from gateway.controller import Controller
+from gateway.core.energy import Work
 from gateway.core.errors import Refusal
 from gateway.core.types import Doc, Fleet, Op
 from gateway.dialects import ROUTES
@@ -188,6 +189,7 @@ class Alone(Serving):
             load=setting.load,
             see=self.worker.see,
             configured=self._configured,
+            works=self.worker.take_works,
         )
         self.worker.configure(setting.config)
 
@@ -275,6 +277,7 @@ class Working(Serving):
             if self._told != self.worker.reported and self._spoke.connected.is_set():
                 self._told = self.worker.reported
                 self._tell_counts(UNASKED)
+                self._spoke.say("works", self.worker.take_works())
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Ask the control process, which asks all the others. One that has died is replaced in a
@@ -346,6 +349,7 @@ class Controlling:
         self._hub = Hub(self._hear, self._greeting)
         self._asked = Asked()
         self._looked = False
+        self._works: list[Work] = []
         legacy: Legacy | None = ties.kept.read()
         self._gathered = Gathered() if legacy is None else legacy.gathered
         self.controller = Controller(
@@ -356,9 +360,14 @@ class Controlling:
             load=setting.load,
             see=self._see,
             configured=self._configured,
+            works=self._take_works,
         )
         if legacy is not None:
             self.controller.metrics.merge(legacy.own)
+
+    def _take_works(self) -> list[Work]:
+        works, self._works = self._works, []
+        return works
 
     def _see(self, fleet: Fleet) -> None:
         if self._looked:
@@ -381,6 +390,8 @@ class Controlling:
                 sensors.learned(*content)
             case "stale":
                 sensors.stale(*content)
+            case "works":
+                self._works += content
             case "counts":
                 number, state, in_flight = content
                 self._gathered.told(worker, state, time.monotonic())

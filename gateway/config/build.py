@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
+from gateway.core.gpu_gate import Mode
 from gateway.core.types import Backend, PublicModel, Target, Timeouts
 
 from .addresses import split_runtime
-from .model import BackendDoc, GpusDoc, ModelDoc, ServerDoc
-from .values import Gpus, Server, StreamUsage
+from .model import BackendDoc, GpuDoc, GpusDoc, ModelDoc, ServerDoc
+from .values import Gate, Gpus, Server, StreamUsage
 
 
 def server(doc: ServerDoc, base: Path) -> Server:
@@ -48,6 +49,12 @@ def _backend(doc: BackendDoc, name: str) -> Backend:
 def gpus(docs: Sequence[BackendDoc], names: Sequence[str]) -> dict[str, Gpus]:
     pairs = zip(docs, names, strict=True)
     return {name: _gpus(doc.gpus) for doc, name in pairs if doc.gpus is not None}
+
+
+def gate(doc: GpuDoc, docs: Sequence[BackendDoc], names: Sequence[str]) -> Gate:
+    pairs = zip(docs, names, strict=True)
+    modes = {name: Mode(one.gpu_gate) for one, name in pairs if one.gpu_gate is not None}
+    return Gate(Mode(doc.gate), doc.good_for, modes)
 
 
 def _gpus(doc: GpusDoc) -> Gpus:

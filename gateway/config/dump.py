@@ -50,10 +50,14 @@ def document(config: Config) -> dict[str, Any]:
     return _given(
         {
             "server": _server(config.server),
-            "backends": [_backend(one, config.gpus.get(one.name)) for one in config.backends],
+            "backends": [_backend(one, config) for one in config.backends],
             "models": [_model(one) for one in config.models],
             "auth": _given({"keys": keys, "admin_keys": admins}),
             "routing": {"policy": config.policy},
+            "gpu": {
+                "gate": config.gate.mode.value,
+                "good_for": show_seconds(config.gate.good_for),
+            },
             "store": _given({"url": config.store_url and without_password(config.store_url)}),
         }
     )
@@ -83,7 +87,8 @@ def _server(server: Server) -> dict[str, Any]:
     )
 
 
-def _backend(backend: Backend, gpus: Gpus | None) -> dict[str, Any]:
+def _backend(backend: Backend, config: Config) -> dict[str, Any]:
+    gpus, gate = config.gpus.get(backend.name), config.gate.modes.get(backend.name)
     secret = backend.secret if backend.secret == PASSTHROUGH else backend.secret and MASK
     waits = backend.timeouts
     return _given(
@@ -96,6 +101,7 @@ def _backend(backend: Backend, gpus: Gpus | None) -> dict[str, Any]:
             "weight": backend.weight,
             "max_concurrency": backend.max_concurrency,
             "gpus": gpus and _gpus(gpus),
+            "gpu_gate": gate and gate.value,
             "timeouts": {
                 "connect": show_seconds(waits.connect),
                 "first_byte": show_seconds(waits.first_byte),

@@ -112,6 +112,8 @@ class BackendDoc(Section):
     """Most requests that the engine is given at once."""
     gpus: GpusDoc | None = None
     """Where the engine's GPUs can be watched."""
+    gpu_gate: f.Gate | None = None
+    """What a sick or slow GPU means for this backend; gpu.gate when left out."""
     timeouts: TimeoutsDoc = TimeoutsDoc()
     """How long to wait for this engine."""
 
@@ -206,6 +208,16 @@ class RoutingDoc(Section):
     """Routing policy of every model that names none of its own."""
 
 
+class GpuDoc(Section):
+    """How GPUs are looked at and judged."""
+
+    gate: f.Gate = "enforce"
+    """What a sick or slow GPU means for its backend: enforce (no new requests while it is sick,
+    fewer while it is throttled), warn (a line in the log and a metric), or off."""
+    good_for: f.Seconds = 30.0
+    """How long the readings of a GPU must have been good before it is trusted again."""
+
+
 class StoreDoc(Section):
     """Where state that outlives a restart is kept."""
 
@@ -225,4 +237,5 @@ class Document(Section):
     models: tuple[ModelDoc, ...] = ()
     auth: AuthDoc = AuthDoc()
     routing: RoutingDoc = RoutingDoc()
+    gpu: GpuDoc = GpuDoc()
     store: StoreDoc = StoreDoc()

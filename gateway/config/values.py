@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gateway.core.gpu_gate import GOOD_FOR, Mode
 from gateway.core.keys import Keyring
 from gateway.core.types import Backend, PublicModel
 
@@ -57,6 +58,19 @@ class Gpus:
 
 
 @dataclass(frozen=True, slots=True)
+class Gate:
+    """What sick and slow GPUs mean: in general, and for single backends by name. ``good_for`` is
+    in seconds."""
+
+    mode: Mode = Mode.ENFORCE
+    good_for: float = GOOD_FOR
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+
+    def of(self, backend: str) -> Mode:
+        return self.modes.get(backend, self.mode)
+
+
+@dataclass(frozen=True, slots=True)
 class KeyEntry:
     """One configured key. ``path`` is where it stands: ``auth.keys[0]``, ``API_KEYS[1]``."""
 
@@ -87,3 +101,4 @@ class Config:
     origins: tuple[tuple[str, str], ...] = ()
     entries: tuple[KeyEntry, ...] = ()
     gpus: Mapping[str, Gpus] = field(default_factory=dict)
+    gate: Gate = field(default_factory=Gate)

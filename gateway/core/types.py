@@ -124,7 +124,12 @@ class Load:
 class Sight:
     """What the sensors last saw of a backend. ``since`` is when ``health`` last changed (seconds,
     monotonic); ``detail`` is one sentence for a person; ``lacks`` are (model id, surface) pairs
-    that the engine has refused as unsupported."""
+    that the engine has refused as unsupported.
+
+    Of its GPUs (by UUID in ``gpus``): ``gpu_factor`` is what throttling leaves of its weight,
+    ``gpu_reason`` what is wrong with them in one sentence, ``room`` (0..1] how much of the engine
+    is left by their memory, utilization and other users. ``speeds`` are the tokens per second that
+    one answer has been seen to get, by model id. All of them move in steps."""
 
     health: Health = Health.UNKNOWN
     since: float = 0.0
@@ -135,6 +140,11 @@ class Sight:
     models: tuple[Model, ...] = ()
     load: Load = Load()
     lacks: frozenset[tuple[str, Op]] = frozenset()
+    gpus: tuple[str, ...] = ()
+    gpu_factor: float = 1.0
+    gpu_reason: str = ""
+    room: float = 1.0
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
