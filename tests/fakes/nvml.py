@@ -1,7 +1,7 @@
 """A host's GPUs for the real pynvml: a stub ``libnvidia-ml.so.1`` whose readings a test changes.
 
-Needs gcc (``pytest.mark.skipif(not nvml.GCC, reason=nvml.NO_GCC)``, or the fixture's own skip). In a
-process of its own, such as a gateway, the library is found by ``env()``; in the test's process by
+Needs gcc (``pytestmark = pytest.mark.skipif(not nvml.GCC, reason=nvml.NO_GCC)``). In a process of
+its own, such as a gateway, the library is found by ``env()``; in the test's process by
 ``installed()``. What is changed here is what the next call of NVML answers, in any process:
 
     with Stub(tmp_path, gpus=2) as stub:
@@ -67,9 +67,9 @@ class _Process(ctypes.Structure):
 
 
 class Entry(ctypes.Structure):
-    """One device: memory in bytes, ``busy`` in percent, degrees Celsius, milliwatts, MHz, ``energy``
-    in millijoules, ``reasons`` a mask. ``ecc[kind][counter]``; ``retired`` [single, double];
-    ``mig_of`` the place of its parent or -1, ``mig_mode`` -1 where there is no MIG."""
+    """One device: memory in bytes, ``busy`` in percent, degrees Celsius, milliwatts, MHz,
+    ``energy`` in millijoules, ``reasons`` a mask. ``ecc[kind][counter]``; ``retired`` holds single
+    and double; ``mig_of`` the place of its parent or -1, ``mig_mode`` -1 where there is no MIG."""
 
     _fields_ = (
         ("name", ctypes.c_char * 96),
