@@ -32,11 +32,12 @@ class Throttle(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that computes on a GPU. ``pid`` is the number in the namespace of whoever read it;
-    ``memory`` is in bytes, None where the driver does not say."""
+    """A process on a GPU. ``pid`` is the number in the namespace of whoever read it; ``memory`` is
+    in bytes, None where the driver does not say; ``graphics`` where it only draws."""
 
     pid: int
     memory: int | None = None
+    graphics: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,13 @@ class Gpu:
     Memory in bytes, ``busy`` 0..1, temperatures in degrees Celsius, power in watts, clocks in MHz,
     ``energy`` in joules since the driver was loaded. ``xids`` counts critical events by their
     number since the source was started; ``notes`` says of each reading that could not be had why
-    not. ``at`` is when it was read (monotonic seconds of the process that holds it)."""
+    not. ``at`` is when it was read (monotonic seconds of the process that holds it).
+
+    ``recovery`` is what the driver wants done, empty for nothing: gpu_reset, node_reboot,
+    drain_p2p, drain_and_reset, recover_imex_domain, bus_reset or system_reboot. ``remapped_rows``
+    counts those remapped for uncorrectable errors. A MIG instance has memory and processes of its
+    own; what belongs to the board (temperature, clocks, ECC, remaps, XIDs) is its parent's, and
+    its power and energy are None, since the parent tells them for all."""
 
     host: str
     index: str
@@ -59,6 +66,7 @@ class Gpu:
     at: float = 0.0
     memory_used: int | None = None
     memory_total: int | None = None
+    memory_reserved: int | None = None
     busy: float | None = None
     temperature: float | None = None
     slowdown_at: float | None = None
