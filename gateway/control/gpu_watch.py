@@ -22,7 +22,7 @@ from gateway.core.gpu_gate import (
     worst,
 )
 from gateway.core.gpus import Gpu, Holding, Panorama
-from gateway.core.health import Gpus
+from gateway.core.health import GpuSight
 
 log = logging.getLogger("portico.gpu")
 
@@ -39,7 +39,7 @@ SPEEDS_EVERY = 10.0
 """Seconds between two tellings of a backend's speeds."""
 
 NO_HOLDING = Holding()
-NOT_TOLD = Gpus()
+NOT_TOLD = GpuSight()
 
 Key = tuple[str, str]
 """A backend's name and a GPU's UUID."""
@@ -90,11 +90,11 @@ class GpuWatch:
     _codes: dict[str, str] = field(default_factory=dict)
     _speeds: dict[str, dict[str, float]] = field(default_factory=dict)
     _speeds_at: dict[str, float] = field(default_factory=dict)
-    _told: Mapping[str, Gpus] = field(default_factory=dict)
+    _told: Mapping[str, GpuSight] = field(default_factory=dict)
 
     def look(
         self, panorama: Panorama, backends: Mapping[str, About], now: float
-    ) -> tuple[Mapping[str, Gpus], list[Event]]:
+    ) -> tuple[Mapping[str, GpuSight], list[Event]]:
         """What is to be said of each backend ``now`` (monotonic seconds), and what has changed."""
         self.panorama = panorama
         self._forget(backends)
@@ -212,10 +212,10 @@ class GpuWatch:
         name = called(gpu) if gpu else f"the GPU {uuid}"
         return verdict(self._memories.get((backend, uuid), UNSEEN), name)
 
-    def _gpus(self, name: str, about: About, now: float) -> Gpus:
+    def _gpus(self, name: str, about: About, now: float) -> GpuSight:
         holding = self.panorama.holdings.get(name, NO_HOLDING)
         before = self._told.get(name, NOT_TOLD)
-        return Gpus(
+        return GpuSight(
             holding.gpus,
             worst(self.verdicts(name).values()),
             about.mode,

@@ -257,7 +257,7 @@ def become(sight: Sight, health: Health, detail: str, now: float) -> Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class Gpus:
+class GpuSight:
     """What is known of a backend's GPUs (see ``Sight`` for the fields that it gets)."""
 
     uuids: tuple[str, ...] = ()
@@ -267,7 +267,7 @@ class Gpus:
     speeds: Mapping[str, float] = field(default_factory=dict)
 
 
-def gated(sight: Sight, gpus: Gpus) -> Sight:
+def gated(sight: Sight, gpus: GpuSight) -> Sight:
     """The Sight to publish: what is believed of the engine, overruled by the rules of
     ``gpu_gate`` where it would take requests on a sick GPU. Requests under way are left alone."""
     enforced = gpus.mode is Mode.ENFORCE

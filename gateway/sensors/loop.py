@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_increm
 
 from gateway.core.health import (
     NOTHING,
-    Gpus,
+    GpuSight,
     Observation,
     Reply,
     become,
@@ -48,7 +48,7 @@ NEWCOMER_WAIT = 3.0
 """Seconds that a reload waits for the first sight of what it brings, so that no request meets a
 backend nobody has looked at."""
 
-NO_GPUS = Gpus()
+NO_GPUS = GpuSight()
 """What holds for a backend of whose GPUs nothing was ever said."""
 
 ITSELF = "this address is the gateway itself; take it out of the backends"
@@ -123,7 +123,7 @@ class Sensors:
         self._tasks = Tasks()
         self._reloading = asyncio.Lock()
         self._scanned = asyncio.Event()
-        self._gpus: Mapping[str, Gpus] = {}
+        self._gpus: Mapping[str, GpuSight] = {}
         self._watches = {backend.name: self._fresh(backend) for backend in backends}
         self._fleet = Fleet(0, time.monotonic(), {}, {})
 
@@ -186,7 +186,7 @@ class Sensors:
             watch.sight = replace(watch.sight, lacks=watch.sight.lacks | {(model_id, op)})
             self._publish()
 
-    def gpus(self, known: Mapping[str, Gpus]) -> None:
+    def gpus(self, known: Mapping[str, GpuSight]) -> None:
         """What is known now of the GPUs of each backend, by its name."""
         self._gpus = known
         self._publish()
