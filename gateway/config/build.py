@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
+from gateway.core.gpus import Gpus
 from gateway.core.types import Backend, PublicModel, Target, Timeouts
 
 from .addresses import split_runtime
 from .model import BackendDoc, GpusDoc, ModelDoc, ServerDoc
-from .values import Gpus, Server, StreamUsage
+from .values import Server, StreamUsage
 
 
 def server(doc: ServerDoc, base: Path) -> Server:
@@ -51,7 +52,8 @@ def gpus(docs: Sequence[BackendDoc], names: Sequence[str]) -> dict[str, Gpus]:
 
 
 def _gpus(doc: GpusDoc) -> Gpus:
-    return Gpus(doc.agent, doc.dcgm, doc.devices)
+    key = None if doc.key is None else doc.key.get_secret_value()
+    return Gpus(doc.agent, doc.dcgm, doc.devices, key)
 
 
 def models(docs: Sequence[ModelDoc]) -> tuple[PublicModel, ...]:

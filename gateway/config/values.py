@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gateway.core.gpus import Gpus
 from gateway.core.keys import Keyring
 from gateway.core.types import Backend, PublicModel
 
@@ -48,15 +49,6 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Gpus:
-    """Where a backend's GPUs can be watched. ``devices`` are indexes or UUIDs."""
-
-    agent: str | None = None
-    dcgm: str | None = None
-    devices: tuple[int | str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class KeyEntry:
     """One configured key. ``path`` is where it stands: ``auth.keys[0]``, ``API_KEYS[1]``."""
 
@@ -70,7 +62,8 @@ class KeyEntry:
 class Config:
     """Everything an operator may set. ``source`` is the file it was read from; ``origins`` are
     pairs of a setting and the option or variable that set it, for those not from the file;
-    ``warnings`` are lines for the operator; ``gpus`` is by backend name."""
+    ``warnings`` are lines for the operator; ``gpus`` is by backend name;
+    ``gpu_interval`` is in seconds."""
 
     server: Server = Server()
     backends: tuple[Backend, ...] = ()
@@ -87,3 +80,4 @@ class Config:
     origins: tuple[tuple[str, str], ...] = ()
     entries: tuple[KeyEntry, ...] = ()
     gpus: Mapping[str, Gpus] = field(default_factory=dict)
+    gpu_interval: float = 1.0
