@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from backends import BY_NAME, PLAIN, RUNTIMES
@@ -20,9 +20,10 @@ from gateway.control.metrics import Metrics
 from gateway.core.energy import Work
 from gateway.core.gpus import Panorama
 from gateway.core.runtime import Runtime
-from gateway.core.types import Backend, Fleet, Health
+from gateway.core.types import ROUTABLE, Backend, Fleet, Health
 from gateway.demo.child import DemoEngine, DemoError
 from gateway.sensors.discover import Discoverer
+from gateway.sensors.gpu_sense import GpuSense
 from gateway.sensors.loop import Sensors
 from gateway.sockets import address
 from gateway.state.board import Board
@@ -64,7 +65,6 @@ class Controller:
         works: Callable[[], list[Work]],
     ) -> None:
         self.config = config
-        self.panorama = Panorama()
         self.gpus = GpuWatch(config.gate.good_for)
         self._board = board
         self._works = works
@@ -88,9 +88,25 @@ class Controller:
             instance=instance,
         )
 
+        self.panorama = Panorama()
+        self._serving: frozenset[str] = frozenset()
+        self.gpu_sense = GpuSense(
+            self._backends,
+            config.gpus,
+            config.gpu_interval,
+            self.see_gpus,
+        )
+
     def _publish(self, fleet: Fleet) -> None:
+        serving = frozenset(name for name, one in fleet.sights.items() if one.health in ROUTABLE)
+        if serving != self._serving:
+            self._serving = serving
+            self.gpu_sense.engine_changed()
         self.metrics.fleet(fleet)
         self._see(fleet)
+
+    def _backends(self) -> Iterable[Backend]:
+        return self.sensors.fleet.backends.values()
 
     def see_gpus(self, panorama: Panorama) -> None:
         """Take over what the sensors saw of the GPUs, and judge it."""
@@ -131,6 +147,7 @@ class Controller:
     async def start(self) -> None:
         """Look at everything once, and start the demo engine where nothing is found."""
         self._tasks.spawn(self._keep_accounts(), "GPU accounts")
+        self.gpu_sense.start()
         await self.sensors.start(FIRST_LOOK)
         if self.config.demo and not self.sensors.fleet.backends:
             await self._start_demo()
@@ -170,6 +187,7 @@ class Controller:
         self.config = self._settled(config)
         self.gpus.hold = config.gate.good_for
         await self.sensors.replace((*config.backends, *self._extra))
+        self.gpu_sense.configure(config.gpus, config.gpu_interval)
         self._configured(self.config)
         self.metrics.reload("success")
         log.info("reloaded: %d backends, %d public names", len(config.backends), len(config.models))
@@ -197,6 +215,7 @@ class Controller:
 
     async def close(self) -> None:
         await self._tasks.cancel_all()
+        await self.gpu_sense.stop()
         await self.sensors.stop()
         await self._demo.stop()
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal, cast
 
 from gateway.core.gpu_gate import Mode
+from gateway.core.gpus import Gpus
 from gateway.core.types import Backend, PublicModel, Target, Timeouts
 
 from .addresses import split_runtime
 from .model import BackendDoc, GpuDoc, GpusDoc, ModelDoc, ServerDoc
-from .values import Gate, Gpus, Server, StreamUsage
+from .values import Gate, Server, StreamUsage
 
 
 def server(doc: ServerDoc, base: Path) -> Server:
@@ -58,7 +59,8 @@ def gate(doc: GpuDoc, docs: Sequence[BackendDoc], names: Sequence[str]) -> Gate:
 
 
 def _gpus(doc: GpusDoc) -> Gpus:
-    return Gpus(doc.agent, doc.dcgm, doc.devices)
+    key = None if doc.key is None else doc.key.get_secret_value()
+    return Gpus(doc.agent, doc.dcgm, doc.devices, key)
 
 
 def models(docs: Sequence[ModelDoc]) -> tuple[PublicModel, ...]:

@@ -6,12 +6,13 @@ from typing import Any
 
 import yaml
 
+from gateway.core.gpus import Gpus
 from gateway.core.keys import PREFIX
 from gateway.core.types import PASSTHROUGH, Backend, Caller, PublicModel, Target
 
 from .addresses import without_password
 from .units import show_seconds, show_size
-from .values import Config, Gpus, KeyEntry, Server
+from .values import Config, KeyEntry, Server
 
 MASK = "***"
 
@@ -55,6 +56,7 @@ def document(config: Config) -> dict[str, Any]:
             "auth": _given({"keys": keys, "admin_keys": admins}),
             "routing": {"policy": config.policy},
             "gpu": {
+                "interval": show_seconds(config.gpu_interval),
                 "gate": config.gate.mode.value,
                 "good_for": show_seconds(config.gate.good_for),
             },
@@ -112,7 +114,14 @@ def _backend(backend: Backend, config: Config) -> dict[str, Any]:
 
 
 def _gpus(gpus: Gpus) -> dict[str, Any]:
-    return _given({"agent": gpus.agent, "dcgm": gpus.dcgm, "devices": list(gpus.devices)})
+    return _given(
+        {
+            "agent": gpus.agent,
+            "key": gpus.key and MASK,
+            "dcgm": gpus.dcgm,
+            "devices": list(gpus.devices),
+        }
+    )
 
 
 def _model(model: PublicModel) -> dict[str, Any]:

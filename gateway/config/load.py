@@ -67,6 +67,7 @@ def load(path: Path | None, env: Mapping[str, str], cli: Overrides) -> Config:
         entries=keyring.entries(callers, admins),
         gpus=build.gpus(doc.backends, _all(names)),
         gate=build.gate(doc.gpu, doc.backends, _all(names)),
+        gpu_interval=doc.gpu.interval,
     )
     warnings += keyring.warn(callers, admins) + warn.warnings(config)
     warnings += [] if path is None else warn.exposed(path, raw)

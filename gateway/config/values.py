@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.core.gpu_gate import GOOD_FOR, Mode
+from gateway.core.gpus import Gpus
 from gateway.core.keys import Keyring
 from gateway.core.types import Backend, PublicModel
 
@@ -49,15 +50,6 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Gpus:
-    """Where a backend's GPUs can be watched. ``devices`` are indexes or UUIDs."""
-
-    agent: str | None = None
-    dcgm: str | None = None
-    devices: tuple[int | str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Gate:
     """What sick and slow GPUs mean: in general, and for single backends by name. ``good_for`` is
     in seconds."""
@@ -84,7 +76,8 @@ class KeyEntry:
 class Config:
     """Everything an operator may set. ``source`` is the file it was read from; ``origins`` are
     pairs of a setting and the option or variable that set it, for those not from the file;
-    ``warnings`` are lines for the operator; ``gpus`` is by backend name."""
+    ``warnings`` are lines for the operator; ``gpus`` is by backend name;
+    ``gpu_interval`` is in seconds."""
 
     server: Server = Server()
     backends: tuple[Backend, ...] = ()
@@ -102,3 +95,4 @@ class Config:
     entries: tuple[KeyEntry, ...] = ()
     gpus: Mapping[str, Gpus] = field(default_factory=dict)
     gate: Gate = field(default_factory=Gate)
+    gpu_interval: float = 1.0

@@ -92,6 +92,17 @@ class Gpu:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """Where a backend's GPUs can be watched, as configured: addresses of a gpu-agent (with its
+    key) or of a DCGM exporter's page. ``devices`` are indexes or UUIDs there, or on this host."""
+
+    agent: str | None = None
+    dcgm: str | None = None
+    devices: tuple[int | str, ...] = ()
+    key: str | None = field(default=None, repr=False)
+
+
 class Matched(StrEnum):
     """How a backend came to its GPUs."""
 

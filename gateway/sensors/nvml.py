@@ -127,7 +127,7 @@ class Sampler:
             self._began = 0.0
             self._wake.wait(max(0.0, self.interval - (self._clock() - began)))
             self._wake.clear()
-        if self._events is None or self._events.stop():
+        if self._events is None or self._events.stop(0.0):
             self._shut()
 
     def look(self, now: float) -> Sample:

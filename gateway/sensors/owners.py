@@ -61,11 +61,12 @@ class Scene:
 def find(scene: Scene, gpus: Iterable[Gpu], address: str, port: int) -> Holding:
     """The GPUs of whatever answers at ``address`` (an IP address of this host, or of a container
     on it) and ``port``; or why they cannot be told, and what to set."""
+    gpus = list(gpus)
     users = [(gpu, pid) for gpu in gpus for pid in (one.pid for one in gpu.processes)]
     lines = {pid: line for pid, line in scene.lines.items() if _serves(scene, line, address, port)}
     uuids = tuple(dict.fromkeys(gpu.uuid for gpu, pid in users if pid in lines))
     if not uuids:
-        return Holding(why=_why_not(scene, bool(users), address, port))
+        return Holding(why=_why_not(scene, gpus, address, port))
     listens = [one for line in lines.values() for one in line.listens]
     pids = frozenset(lines) | {one.pid for one in listens if one.port == port}
     told = ", ".join(f"{pid} ({line.name})" for pid, line in sorted(lines.items()))
@@ -102,8 +103,9 @@ def _is_at(one: Listener, net: str, address: str, port: int) -> bool:
     return one.port == port and one.net == net and there
 
 
-def _why_not(scene: Scene, users: bool, address: str, port: int) -> str:
-    if not users:
+def obstacle(scene: Scene, gpus: Iterable[Gpu]) -> str:
+    """What keeps from telling whose the GPUs are, whichever engine is meant; or nothing."""
+    if not any(gpu.processes for gpu in gpus):
         return f"{IDLE}; or {CONTAINED}" if scene.contained else IDLE
     if scene.unseen and (scene.contained or not scene.lines):
         return CONTAINED
@@ -114,6 +116,13 @@ def _why_not(scene: Scene, users: bool, address: str, port: int) -> str:
             f" {', '.join(map(str, denied))} on the GPUs: run as their user or with CAP_SYS_PTRACE,"
             f" or {SET_DEVICES}"
         )
+    return ""
+
+
+def _why_not(scene: Scene, gpus: Iterable[Gpu], address: str, port: int) -> str:
+    hindrance = obstacle(scene, gpus)
+    if hindrance:
+        return hindrance
     if port not in scene.taken and address in scene.addresses.get(scene.net, ()):
         return f"nobody listens on port {port} of this host, as far as can be seen"
     return (

@@ -41,7 +41,8 @@ class XidWatch:
             return self._counts.copy()
 
     def stop(self, within: float = 2.0) -> bool:
-        """Whether the thread ended in time (seconds). It does not while a call hangs."""
+        """Whether the thread ended in time (seconds). It does after its wait, or never while a call
+        hangs."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join(within)
