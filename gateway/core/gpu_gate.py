@@ -191,7 +191,7 @@ def follow(before: Memory, gpu: Gpu | None, engine: Engine, hold: float) -> Memo
     if gpu is None:
         kept = {code: fault for code, fault in noted.items() if not _restarted(fault, engine)}
         return replace(before, faults=kept)
-    if gpu.at <= before.at or gpu.state not in TELLING:
+    if gpu.at <= before.at or (gpu.state not in TELLING and not gpu.recovery):
         return replace(before, faults=noted)
     before = replace(before, faults=noted)
     faults = {
