@@ -15,7 +15,7 @@ from gateway.core.gpus import Gpu, Holding, Panorama, State
 from gateway.core.types import Backend
 from gateway.core.xids import Kind, xid
 from gateway.sensors.gpu_sense import GpuSense
-from gateway.sensors.panorama import Seen
+from gateway.sensors.panorama import LOCAL, Seen
 
 PATIENCE = 6.0
 """Seconds that sources have to answer."""
@@ -84,7 +84,8 @@ async def look(backends: Sequence[Backend], config: Config) -> Findings:
 
 
 def _answered(seen: Seen) -> bool:
-    return bool(seen.at or seen.error)
+    """The local driver is waited for: until its first answer it counts as one that has none."""
+    return bool(seen.at or (seen.error and seen.name != LOCAL))
 
 
 def _silence(seen: Seen) -> str:
