@@ -83,7 +83,9 @@ def from_doc(doc: Any, now: float) -> Report:
 
 def _gpu(doc: Mapping[str, Any], host: str, at: float) -> Gpu:
     plain = {
-        name: doc[name] for name, kinds in PLAIN.items() if isinstance(doc.get(name), tuple(kinds))
+        name: doc[name]
+        for name, kinds in PLAIN.items()
+        if name in doc and isinstance(doc[name], kinds)
     }
     return Gpu(
         **{"host": host, "index": "", "uuid": ""} | plain,

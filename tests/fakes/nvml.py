@@ -140,7 +140,8 @@ def library() -> Path:
     assert GCC, NO_GCC
     folder = Path(tempfile.mkdtemp(prefix="portico-nvml-stub-"))
     target = folder / "libnvidia-ml.so.1"
-    flags = ["-shared", "-fPIC", "-O2", "-Wl,-soname,libnvidia-ml.so.1"]
+    # Without a soname: a process that has it loaded would otherwise find it by that name again.
+    flags = ["-shared", "-fPIC", "-O2"]
     subprocess.run([GCC, *flags, "-o", str(target), str(SOURCE)], check=True)
     return target
 

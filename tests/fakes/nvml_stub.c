@@ -2,7 +2,7 @@
  * runs. The layout of the file is that of `struct world`, which tests/fakes/nvml.py repeats.
  *
  * Signatures and struct sizes follow nvml.h as nvidia-ml-py calls it. Built with:
- *   gcc -shared -fPIC -O2 -Wl,-soname,libnvidia-ml.so.1 -o libnvidia-ml.so.1 nvml_stub.c        */
+ *   gcc -shared -fPIC -O2 -o libnvidia-ml.so.1 nvml_stub.c                                      */
 
 #include <fcntl.h>
 #include <stdint.h>
