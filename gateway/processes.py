@@ -23,6 +23,7 @@ from gateway import __version__
 from gateway.config import Config
 from gateway.control.exposition import State
 from gateway.control.gathered import Gathered
+from gateway.control.gpu_watch import GpuWatch
 from gateway.control.openapi import document
 from gateway.controller import Controller
 from gateway.core.energy import Work
@@ -93,11 +94,13 @@ class Ties:
 @dataclass(frozen=True, slots=True)
 class Legacy:
     """What a control process leaves to the next: the configuration that took over last, which
-    need not be what the file says now, and all that was counted."""
+    need not be what the file says now, all that was counted, and what is held against GPUs, which
+    a restart of ours does not heal."""
 
     config: Config
     own: State
     gathered: Gathered
+    gpus: GpuWatch
 
 
 class Serving(ABC):
@@ -349,6 +352,7 @@ class Controlling:
         self._hub = Hub(self._hear, self._greeting)
         self._asked = Asked()
         self._looked = False
+        self._found: Mapping[str, str] = {}
         self._works: list[Work] = []
         legacy: Legacy | None = ties.kept.read()
         self._gathered = Gathered() if legacy is None else legacy.gathered
@@ -364,6 +368,7 @@ class Controlling:
         )
         if legacy is not None:
             self.controller.metrics.merge(legacy.own)
+            self.controller.gpus = legacy.gpus
 
     def _take_works(self) -> list[Work]:
         works, self._works = self._works, []
@@ -405,15 +410,16 @@ class Controlling:
 
     def _keep(self) -> None:
         """Leave all to the next control process, should this one be killed now."""
-        metrics, config = self.controller.metrics, self.controller.config
-        self._ties.kept.write(Legacy(config, metrics.state(), self._gathered))
-        self._to_keep = False
+        controller = self.controller
+        state, gpus = controller.metrics.state(), controller.gpus
+        self._ties.kept.write(Legacy(controller.config, state, self._gathered, gpus))
+        self._to_keep, self._found = False, gpus.found
 
     async def _keep_keeping(self) -> None:
         while True:
             await asyncio.sleep(TELL_EVERY)
             self._gathered.tidy(self._hub.workers, time.monotonic())
-            if self._to_keep:
+            if self._to_keep or self._found != self.controller.gpus.found:
                 self._keep()
 
     async def _page(self, worker: str, number: int, accept: str) -> None:

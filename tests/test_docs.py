@@ -19,6 +19,7 @@ from gateway.config import ConfigError, Overrides, load
 from gateway.config.model import Document
 from gateway.control.families import FAMILIES
 from gateway.core.errors import KINDS
+from gateway.core.gpu_gate import RULES as FINDINGS
 from gateway.core.health import RULES
 from tests.deploy.common import exposed, names
 from tools import config_reference
@@ -221,6 +222,13 @@ def test_the_table_of_refusals_is_that_of_the_kinds() -> None:
 def test_the_table_of_health_rules_is_in_their_order() -> None:
     told = [cells[0] for cells in rows(ARCHITECTURE, "| rule | when | belief |")]
     assert told == [f"`{rule.__name__}`" for rule in RULES]
+
+
+def test_the_table_of_gpu_findings_is_that_of_the_gate() -> None:
+    told = rows(ARCHITECTURE, "| finding | when | ends |")
+    assert [(cells[0], cells[2]) for cells in told] == [
+        (f"`{rule.code}`", rule.until.value) for rule in FINDINGS
+    ]
 
 
 def texts() -> set[str]:

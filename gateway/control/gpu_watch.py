@@ -130,6 +130,11 @@ class GpuWatch:
             uuid: self._verdict(backend, uuid) for name, uuid in self._memories if name == backend
         }
 
+    @property
+    def found(self) -> dict[str, str]:
+        """What is held against each backend just now, by its reason code."""
+        return {name: code for name, code in self._codes.items() if code}
+
     def sick(self) -> frozenset[str]:
         """The GPUs that something is held against, by UUID."""
         keys = self._memories.items()
