@@ -94,7 +94,7 @@ def test_settings_without_effect_are_settings() -> None:
 
 def test_every_portico_command_can_be_typed() -> None:
     found = all_commands("portico")
-    assert {line[1] for _, line in found} == {"serve", "check", "doctor", "keys"}
+    assert {line[1] for _, line in found} == {"serve", "check", "doctor", "gpu-agent", "keys"}
     for page, line in found:
         complaint = io.StringIO()
         try:
