@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.fakes import nvml, steps, talk
@@ -229,6 +230,32 @@ async def test_readings_that_stop_coming_take_nobody_out(tmp_path: Path) -> None
         there.stub.heal()
 
 
+async def test_a_new_control_process_trusts_nobody_whom_the_old_one_did_not(
+    tmp_path: Path,
+) -> None:
+    async with town(tmp_path, "--workers", "2") as there:
+        there.stub.xid(0, 79)
+        await there.leaves("b0")
+        await asyncio.sleep(0.6)  # so that it has been kept
+        control, *_ = sorted(
+            psutil.Process(there.gw.pid).children(), key=lambda one: (one.create_time(), one.pid)
+        )
+        control.kill()
+
+        async def replaced() -> bool:
+            return (
+                "the control process ended unexpectedly" in there.gw.output()
+                and await there.gw.metric("portico_gpu_healthy", gpu="1") == 1
+            )
+
+        await until(replaced, 8.0, "the next control process")
+        for _ in range(10):
+            assert not await there.up("b0")
+            await asyncio.sleep(0.1)
+        there.stub.runs(0, NOBODY + 70)
+        await there.returns("b0", 10.0)
+
+
 async def test_energy_is_charged_to_the_keys_whose_tokens_it_was(tmp_path: Path) -> None:
     keys = [{"name": name, "key": f"sk-{name}-0123456789"} for name in ("much", "little")]
     async with town(tmp_path, "--workers", "2", extra={"auth": {"keys": keys}}) as there:
@@ -242,7 +269,7 @@ async def test_energy_is_charged_to_the_keys_whose_tokens_it_was(tmp_path: Path)
         drawing = asyncio.ensure_future(draw())
         for name, tokens in (("much", 30), ("little", 10)):
             usage = {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens}
-            step = steps.stream(talk.chat_events("m", usage=usage), gap=0.2)
+            step = steps.stream(talk.chat_events("m", usage=usage), gap=0.1)
             for engine in there.engines:
                 engine.script.append(step)
             headers = [("Authorization", f"Bearer sk-{name}-0123456789")]
