@@ -86,7 +86,7 @@ class GpuSense:
             elif one.dcgm:
                 wanted[one.dcgm] = (Kind.DCGM, None)
         for url, (remote, task) in list(self._remotes.items()):
-            if wanted.get(url) != (remote.seen.kind, remote.key):
+            if (*wanted.get(url, ()), self._interval) != remote.asked_with:
                 task.cancel()
                 del self._remotes[url]
         for url, (kind, key) in wanted.items():
