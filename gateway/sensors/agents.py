@@ -39,7 +39,7 @@ class Remote:
         parts = urlsplit(url)
         page = url.removesuffix("/") + AGENT_PATH if kind is Kind.AGENT else url
         base = f"{parts.scheme}://{parts.netloc}"
-        self.key = key
+        self.asked_with = (kind, key, interval)
         self._backend = Backend(f"{kind} {url}", base, secret=key)
         self._path = page.removeprefix(base) or "/"
         self._page = Page()

@@ -22,6 +22,10 @@ RESOLVE_EVERY = 60.0
 """Seconds between two questions for the addresses of the backends' hosts."""
 
 
+GATHER = 0.05
+"""Seconds for which changes are gathered: with many agents, each answer is one."""
+
+
 class GpuSense:
     """``backends()`` are those whose GPUs are looked for, discovered ones too; ``gpus`` is what the
     configuration says of them by name; ``publish(panorama)`` is called on the loop with every
@@ -48,6 +52,8 @@ class GpuSense:
         self._addresses: dict[str, tuple[str, ...]] = {}
         self._before: dict[str, tuple[Holding, float]] = {}
         self._new_hosts = asyncio.Event()
+        self._places: dict[str, tuple[str, int]] = {}
+        self._due: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         self._local.start()
@@ -60,7 +66,7 @@ class GpuSense:
         self._gpus, self._interval = gpus, interval
         self._local.set_interval(interval)
         self._settle()
-        self._changed()
+        self._combine()
 
     def engine_changed(self) -> None:
         """A backend came or went: look at the processes on the GPUs now."""
@@ -73,6 +79,8 @@ class GpuSense:
 
     async def stop(self) -> None:
         await self._tasks.cancel_all()
+        if self._due is not None:
+            self._due.cancel()
         await self._local.stop()
         await self._ask.close()
 
@@ -86,7 +94,7 @@ class GpuSense:
             elif one.dcgm:
                 wanted[one.dcgm] = (Kind.DCGM, None)
         for url, (remote, task) in list(self._remotes.items()):
-            if wanted.get(url) != (remote.seen.kind, remote.key):
+            if (*wanted.get(url, ()), self._interval) != remote.asked_with:
                 task.cancel()
                 del self._remotes[url]
         for url, (kind, key) in wanted.items():
@@ -96,6 +104,14 @@ class GpuSense:
                 self._remotes[url] = (remote, self._tasks.spawn(asking, f"GPUs: {url}"))
 
     def _changed(self) -> None:
+        """Something new is known: tell it soon, with what else comes."""
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(GATHER, self._combine)
+
+    def _combine(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         now = time.monotonic()
         panorama = combine(now, self.sources, self._wanted(), self._local.scene, self._before)
         self._before = remember(panorama, self._before)
@@ -106,7 +122,7 @@ class GpuSense:
         agents = {_host(one.agent): one.agent for one in self._gpus.values() if one.agent}
         found = []
         for backend in self._backends():
-            here, port = place_of(backend.url)
+            here, port = self._place(backend.url)
             host = _host(backend.url)
             if host not in self._addresses:
                 self._new_hosts.set()
@@ -123,6 +139,12 @@ class GpuSense:
             )
         return found
 
+    def _place(self, url: str) -> tuple[str, int]:
+        """Host and port; remembered, since telling this host's names asks the kernel."""
+        if url not in self._places:
+            self._places[url] = place_of(url)
+        return self._places[url]
+
     def _same_host(self, host: str, agents: Mapping[str, str]) -> str | None:
         """The agent whose host has another name and the same address."""
         own = set(self._addresses.get(host, ()))
@@ -132,6 +154,7 @@ class GpuSense:
     async def _keep_resolving(self) -> None:
         """Names to addresses, beside the loop: a resolver may take seconds."""
         while True:
+            self._places.clear()
             hosts = {_host(backend.url) for backend in self._backends()}
             hosts |= {_host(one.agent) for one in self._gpus.values() if one.agent}
             for host in hosts:

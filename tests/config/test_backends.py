@@ -211,6 +211,9 @@ backends:
         ("{devices: [-1]}", "devices[0]"),
         ("{devices: [0, first]}", "devices[1]"),
         ("{cards: 1}", "cards"),
+        ("{agent: 'http://h:1', dcgm: 'http://h:2/metrics'}", "dcgm"),
+        ("{agent: 'http://h:1', key: 'with a space'}", "key"),
+        ("{agent: 'http://h:1', key_file: nowhere}", "key_file"),
     ],
 )
 def test_gpus_of_another_shape_are_refused(tmp_path: Path, gpus: str, place: str) -> None:

@@ -53,6 +53,10 @@ def _reason(what: Throttle) -> Callable[[Gpu], Value]:
     return lambda gpu: "active" if what in gpu.throttle else "not active"
 
 
+def _recovery(gpu: Gpu) -> Value:
+    return None if "recovery action" in gpu.notes else gpu.recovery or "none"
+
+
 COLUMNS = (
     Column("name", lambda gpu: gpu.name),
     Column("uuid", lambda gpu: gpu.uuid),
@@ -75,7 +79,7 @@ COLUMNS = (
     Column("clocks_event_reasons.hw_power_brake_slowdown", _reason(Throttle.HW_POWER_BRAKE)),
     Column("clocks_event_reasons.sw_thermal_slowdown", _reason(Throttle.SW_THERMAL)),
     Column("clocks_event_reasons.sw_power_cap", _reason(Throttle.SW_POWER_CAP)),
-    Column("gpu_recovery_action", lambda gpu: gpu.recovery or "none"),
+    Column("gpu_recovery_action", _recovery),
 )
 
 
@@ -278,7 +282,7 @@ def cost(sampler: Sampler) -> None:
 def examine(sampler: Sampler, samples: list[Sample]) -> list[str]:
     with load() as started:
         if started is None:
-            print("no python here has torch: compared without a load")
+            print("no python here has torch, or its matrix product did not start: no load")
         time.sleep(4)
         wrong = compare(sampler, samples)
         gpus = list(samples[-1].gpus)
