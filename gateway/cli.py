@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from gateway import __version__
-from gateway.commands import check, doctor, keys, serve
+from gateway.commands import check, doctor, gpu_agent, keys, serve
 
 COMMANDS = {
     "serve": (serve, "run the gateway"),
     "check": (check, "validate the configuration and print what it resolves to"),
     "doctor": (doctor, "probe every backend and explain each problem with its remedy"),
+    "gpu-agent": (gpu_agent, "publish this host's GPUs for gateways on other hosts"),
     "keys": (keys, "make, list and revoke API keys"),
 }
 

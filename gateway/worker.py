@@ -12,6 +12,7 @@ from gateway.config import Config
 from gateway.control.metrics import Metrics
 from gateway.controller import rows
 from gateway.core.catalog import build
+from gateway.core.energy import Work, work
 from gateway.core.types import ROUTABLE, Fleet, Health, Outcome, PublicModel
 from gateway.edge.attempts import Senses
 from gateway.edge.front import FrontServer
@@ -30,6 +31,8 @@ HOUSEKEEPING = 0.1
 """Seconds between writes of gathered access lines and of this process's traffic to the page."""
 
 AWAY = frozenset({Health.DOWN, Health.LOADING})
+MOST_WORKS = 20_000
+"""Ended requests that wait to be told to the control side; it asks once a second at least."""
 
 NOTHING = Fleet(0, 0.0, {}, {})
 
@@ -49,6 +52,7 @@ class Worker:
         self.metrics = Metrics()
         self.fleet = NOTHING
         self.reported = 0
+        self._works: list[Work] = []
         self._access = access
         self._board = board
         self._public: tuple[PublicModel, ...] = ()
@@ -70,6 +74,13 @@ class Worker:
         self.reported += 1
         self.metrics.observe(outcome)
         self._access.write(outcome)
+        if len(self._works) < MOST_WORKS and (done := work(outcome, time.monotonic())):
+            self._works.append(done)
+
+    def take_works(self) -> list[Work]:
+        """The requests that have ended since this was asked last, for energy and speed."""
+        works, self._works = self._works, []
+        return works
 
     def _do_chores(self) -> None:
         self.flush()

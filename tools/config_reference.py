@@ -27,7 +27,6 @@ from gateway.config import model, overlay, units  # noqa: E402
 PAGE = ROOT / "docs" / "configuration.md"
 
 NOT_YET: Mapping[str, str] = {
-    "backends[].gpus": "no GPU is read",
     "auth.keys[].requests_per_minute": "nothing is refused for it",
     "auth.keys[].tokens_per_minute": (
         "nothing is refused for it, but the tokens of this key's streams are counted"

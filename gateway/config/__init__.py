@@ -7,10 +7,12 @@ made (build, values). ``load`` tells that story; ``dump`` shows its end."""
 
 from __future__ import annotations
 
+from gateway.core.gpus import Gpus
+
 from .dump import dump
 from .faults import ConfigError
 from .load import load
-from .values import LOG_FORMATS, LOG_LEVELS, Config, Gpus, KeyEntry, Overrides, Server
+from .values import LOG_FORMATS, LOG_LEVELS, Config, KeyEntry, Overrides, Server
 
 __all__ = [
     "LOG_FORMATS",

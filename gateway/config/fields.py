@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, SecretStr, WithJsonSchema
 
 from backends import BY_NAME
 from gateway.core.capacity import LEARN
+from gateway.core.gpu_gate import Mode
 from gateway.core.keys import PREFIX
 from gateway.core.priority import LEVELS
 from gateway.policies import POLICIES, spelt
@@ -232,6 +233,10 @@ PolicyName = Annotated[
 USAGE = ("limits", "always", "never")
 StreamUsage = Annotated[
     str, _typed(one_of(USAGE)), WithJsonSchema({"type": "string", "enum": list(USAGE)})
+]
+GATES = tuple(mode.value for mode in Mode)
+Gate = Annotated[
+    str, _typed(one_of(GATES)), WithJsonSchema({"type": "string", "enum": list(GATES)})
 ]
 Host = Annotated[str, _url(listen_host), WithJsonSchema({"type": "string", "minLength": 1})]
 Port = Annotated[int, _typed(whole(0, 65535)), WithJsonSchema(_integer(0, 65535))]

@@ -134,7 +134,12 @@ class Sight:
     """What the sensors last saw of a backend. ``since`` is when ``health`` last changed (seconds,
     monotonic); ``detail`` is one sentence for a person; ``lacks`` are (model id, surface) pairs
     that the engine has refused as unsupported; ``ceiling`` is the most requests at once that the
-    engine's own numbers are worth, None where they tell nothing."""
+    engine's own numbers are worth, None where they tell nothing.
+
+    Of its GPUs (by UUID in ``gpus``): ``gpu_factor`` is what throttling leaves of its weight,
+    ``gpu_reason`` what is wrong with them in one sentence, ``room`` (0..1] how much of the engine
+    is left by their memory, utilization and other users. ``speeds`` are the tokens per second that
+    one answer has been seen to get, by model id. All of them move in steps."""
 
     health: Health = Health.UNKNOWN
     since: float = 0.0
@@ -146,6 +151,11 @@ class Sight:
     load: Load = Load()
     lacks: frozenset[tuple[str, Op]] = frozenset()
     ceiling: int | None = None
+    gpus: tuple[str, ...] = ()
+    gpu_factor: float = 1.0
+    gpu_reason: str = ""
+    room: float = 1.0
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

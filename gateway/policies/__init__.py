@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from gateway.core.plan import Policy
 
 from .auto import auto
+from .gpu import gpu
 from .least_loaded import least_loaded
 from .local_first import local_first
 from .lowest_latency import lowest_latency
@@ -21,6 +22,7 @@ __all__ = ["POLICIES", "policies_for", "read", "spelt"]
 
 POLICIES: dict[str, Policy] = {
     "auto": auto,
+    "gpu": gpu,
     "least_loaded": least_loaded,
     "local_first": local_first,
     "lowest_latency": lowest_latency,

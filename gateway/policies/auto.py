@@ -18,6 +18,6 @@ def auto(view: View) -> list[float]:
     if not brief.tokens:
         return least_loaded(view)
     return [
-        found.total / place.weight + rank * BARELY
+        found.total / (place.weight * place.sight.room) + rank * BARELY
         for found, place, rank in zip(costs(brief), view.places, weighted(view), strict=True)
     ]

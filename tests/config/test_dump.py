@@ -34,7 +34,7 @@ def test_what_is_shown_has_the_shape_of_the_file_and_means_the_same(tmp_path: Pa
     again = loaded(tmp_path, yaml.safe_dump(tree))
     assert again.server == config.server
     assert again.models == config.models
-    assert again.gpus == config.gpus
+    assert (again.gpus, again.gpu_interval) == (config.gpus, config.gpu_interval)
     assert (again.policy, again.store_url) == (config.policy, config.store_url)
     assert [one.timeouts for one in again.backends] == [one.timeouts for one in config.backends]
 
