@@ -1,0 +1,61 @@
+"""What a translation between two surfaces is made of: a request one way, an answer the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gateway.core.types import Doc, Op, Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What a translation of the answer needs of the request. ``doc`` is the client's document,
+    ``model`` the name that the client used, ``id`` the request's id, ``created`` the moment it
+    came (Unix seconds)."""
+
+    id: str
+    model: str
+    doc: Doc = field(repr=False)
+    created: int = 0
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The document to send. ``lost`` names the client's fields that could only be expressed with
+    a loss; what cannot be expressed at all is refused instead, never dropped."""
+
+    doc: dict[str, Any]
+    lost: tuple[str, ...] = ()
+
+
+class Stream(Protocol):
+    """One streamed answer on its way. Bounded memory; every event leaves with the bytes that
+    completed it."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What the engine sent, cut anywhere -> what the client gets now. Error events are not
+        its business: the relay finds them first and tells them in the client's dialect."""
+
+    def close(self) -> bytes:
+        """The engine's stream ended as it should: what is still owed to the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """Serves ``wire``/``op`` through an engine's ``to_wire``/``to_op``.
+
+    ``request(asking)`` raises Refusal (``invalid_request`` for a fault of the caller's document,
+    ``unsupported`` for what the other side cannot express; both with ``param``).
+    ``reply(doc, asking)`` turns a whole answer of status 200; ``stream(asking)`` begins a
+    streamed one."""
+
+    wire: Wire
+    op: Op
+    to_wire: Wire
+    to_op: Op
+    request: Callable[[Asking], Asked]
+    reply: Callable[[Doc, Asking], Doc]
+    stream: Callable[[Asking], Stream]
