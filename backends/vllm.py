@@ -287,6 +287,14 @@ _PYTHON = Runtime(
     # One picks a rank past the engine's own balancing, one jumps its queue (sheet: vllm 10).
     drops=frozenset({"x-data-parallel-rank", "x-vllm-priority"}),
     rewrite=rewrite,
+    extras={
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repeat_penalty": "repetition_penalty",
+        "chat_template_kwargs": "chat_template_kwargs",
+        "thinking": "reasoning",
+        "truncate": "truncate_prompt_tokens",
+    },
     rules=RULES,
     # The server closes idle connections after 5 s (sheet: vllm 8).
     idle=4.0,
