@@ -1,6 +1,7 @@
 """The translations: which surface can be served through which other one, in order of preference.
 
-OpenAI's chat completions are the hub. A surface without a bridge is native or not there at all."""
+OpenAI's chat completions are the hub. A surface without a bridge is native or not there at all.
+Where a surface has several bridges, ``choose`` says which of them serves a request."""
 
 from __future__ import annotations
 
@@ -8,6 +9,15 @@ from collections.abc import Mapping
 
 from gateway.core.types import Op, Wire
 
+from . import ollama_chat, ollama_embed
 from .bridge import Bridge
 
-BRIDGES: Mapping[tuple[Wire, Op], tuple[Bridge, ...]] = {}
+BRIDGES: Mapping[tuple[Wire, Op], tuple[Bridge, ...]] = {
+    (Wire.OLLAMA, Op.CHAT): (ollama_chat.CHAT,),
+    (Wire.OLLAMA, Op.GENERATE): (
+        ollama_chat.GENERATE_AS_CHAT,
+        ollama_chat.GENERATE_AS_COMPLETION,
+    ),
+    (Wire.OLLAMA, Op.EMBED): (ollama_embed.EMBED,),
+    (Wire.OLLAMA, Op.EMBEDDINGS): (ollama_embed.EMBEDDINGS,),
+}

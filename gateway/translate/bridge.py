@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.types import Doc, Op, Wire
 
 
+def no_clock() -> float:
+    """For translations of which nobody wants to know durations."""
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Asking:
     """What a translation of the answer needs of the request. ``doc`` is the client's document,
     ``model`` the name that the client used, ``id`` the request's id, ``created`` the moment it
-    came (Unix seconds)."""
+    came (Unix seconds).
+
+    Some dialects tell durations: ``clock`` gives monotonic seconds, ``arrived`` is when the
+    request came and ``sent`` when this attempt began, both by that clock. ``extras`` are the
+    fields beyond OpenAI's that the engine takes (``Runtime.extras``)."""
 
     id: str
     model: str
     doc: Doc = field(repr=False)
     created: int = 0
     stream: bool = False
+    clock: Callable[[], float] = no_clock
+    arrived: float = 0.0
+    sent: float = 0.0
+    extras: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,8 @@ class Asked:
 
 class Stream(Protocol):
     """One streamed answer on its way. Bounded memory; every event leaves with the bytes that
-    completed it."""
+    completed it. Both methods may raise Refusal when the engine's answer cannot be told to this
+    client; what was whole before that has been returned by then."""
 
     def feed(self, data: bytes) -> bytes:
         """What the engine sent, cut anywhere -> what the client gets now. Error events are not
@@ -49,8 +63,8 @@ class Bridge:
 
     ``request(asking)`` raises Refusal (``invalid_request`` for a fault of the caller's document,
     ``unsupported`` for what the other side cannot express; both with ``param``).
-    ``reply(doc, asking)`` turns a whole answer of status 200; ``stream(asking)`` begins a
-    streamed one."""
+    ``reply(doc, asking)`` turns a whole answer of status 200, and raises Refusal where the
+    engine's answer makes no sense; ``stream(asking)`` begins a streamed one."""
 
     wire: Wire
     op: Op
