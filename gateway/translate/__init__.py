@@ -9,5 +9,12 @@ from collections.abc import Mapping
 from gateway.core.types import Op, Wire
 
 from .bridge import Bridge
+from .chat_to_messages import CHAT_TO_MESSAGES
+from .count_to_tokenize import COUNT_TO_TOKENIZE
+from .messages_to_chat import MESSAGES_TO_CHAT
 
-BRIDGES: Mapping[tuple[Wire, Op], tuple[Bridge, ...]] = {}
+BRIDGES: Mapping[tuple[Wire, Op], tuple[Bridge, ...]] = {
+    (Wire.ANTHROPIC, Op.MESSAGES): (MESSAGES_TO_CHAT,),
+    (Wire.ANTHROPIC, Op.COUNT_TOKENS): (COUNT_TO_TOKENIZE,),
+    (Wire.OPENAI, Op.CHAT): (CHAT_TO_MESSAGES,),
+}

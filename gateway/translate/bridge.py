@@ -50,7 +50,9 @@ class Bridge:
     ``request(asking)`` raises Refusal (``invalid_request`` for a fault of the caller's document,
     ``unsupported`` for what the other side cannot express; both with ``param``).
     ``reply(doc, asking)`` turns a whole answer of status 200; ``stream(asking)`` begins a
-    streamed one."""
+    streamed one. All three, and ``feed``, raise nothing else. ``chat`` is True where the engine's
+    surface has to take a chat's messages: the request goes to its cell's ``chat_path``, and an
+    engine without one cannot be asked."""
 
     wire: Wire
     op: Op
@@ -59,3 +61,4 @@ class Bridge:
     request: Callable[[Asking], Asked]
     reply: Callable[[Doc, Asking], Doc]
     stream: Callable[[Asking], Stream]
+    chat: bool = False
