@@ -12,8 +12,8 @@ from .chat_to_messages_tools import tools
 from .fields import Losses, cannot, obj, wrong
 
 DEFAULT_MAX_TOKENS = 8192
-"""Messages want a limit, chat completions know none by default. Every model that Anthropic serves
-can write as much; more is refused by some."""
+"""Messages want a limit, chat completions know none by default. Models from Claude 3.5 on can write
+as much; a limit above a model's own is refused."""
 
 _READ = frozenset(
     {

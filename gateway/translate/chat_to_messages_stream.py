@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -47,7 +48,7 @@ class ChatStream:
     def __init__(self, asking: Asking) -> None:
         options = _dict(asking.doc.get("stream_options"))
         self._wants = options.get("include_usage") is True
-        self._asking = asking
+        self._asking = replace(asking, doc={})  # it may be megabytes and is not needed any more
         self._reader = Reader()
         self._calls: dict[Any, _Call] = {}
         self._usage: dict[str, Any] = {}

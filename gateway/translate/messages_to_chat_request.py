@@ -133,7 +133,8 @@ def request(asking: Asking) -> Asked:
     out: dict[str, Any] = {
         "model": asking.model,
         **conversation(doc, lost),
-        "max_tokens": _limit(doc),
+        # The newer name: OpenAI refuses the older one for models that think, engines take both.
+        "max_completion_tokens": _limit(doc),
         **_sampling(doc, lost),
         **_account(doc, lost),
         **_effort(doc, lost),

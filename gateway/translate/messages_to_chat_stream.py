@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gateway.core.types import Doc
@@ -35,7 +36,9 @@ class MessagesStream:
     )
 
     def __init__(self, asking: Asking) -> None:
-        self._asking = asking
+        # The rest of the document may be megabytes and is not needed any more.
+        stops = asking.doc.get("stop_sequences")
+        self._asking = replace(asking, doc={"stop_sequences": stops})
         self._reader = Reader()
         self._blocks = Blocks()
         self._calls: dict[int, Block] = {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from gateway.core.errors import Refusal
 from gateway.core.types import Doc
 
 STOPS = {
@@ -15,8 +16,11 @@ STOPS = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
-"""``finish_reason`` -> ``stop_reason``; what engines have beside these (``abort``, ``eos_token``,
-``stop_sequence``) is an end of the turn."""
+"""``finish_reason`` -> ``stop_reason``; what engines have beside these (``eos_token``,
+``stop_sequence``, ``repetition``) is an end of the turn."""
+
+ABORTED = "abort"
+"""vLLM and SGLang end an answer so, with status 200, when it was broken off on their side."""
 
 FINISHES = {
     "end_turn": "stop",
@@ -32,7 +36,12 @@ FINISHES = {
 
 def stop_reason(finish: Any, *, called: bool, refused: bool, matched: str | None) -> str:
     """Anthropic's reason. Engines end a turn that calls a tool with ``stop`` as well (TGI always,
-    others when the tool was named); a cut call stays ``max_tokens``."""
+    others when the tool was named); a cut call stays ``max_tokens``. Anthropic has no word for an
+    answer that was broken off: raises Refusal ``backend_unreachable``."""
+    if finish == ABORTED:
+        raise Refusal(
+            "backend_unreachable", "The engine broke off its answer ('abort'). Ask again."
+        )
     reason = STOPS.get(finish, "end_turn") if isinstance(finish, str) else "end_turn"
     if reason != "end_turn":
         return reason
