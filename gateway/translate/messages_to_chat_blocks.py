@@ -12,7 +12,9 @@ from typing import Any
 
 from .sse import LONGEST, named, too_long
 
-_MARK = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
+_MARK = re.compile(r'["{}\[\]]')
+_INSIDE = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
+"""What stands inside a JSON string, as far as it goes."""
 
 
 class Json:
@@ -27,18 +29,29 @@ class Json:
         self.whole = False
 
     def feed(self, text: str) -> None:
-        if not text:
-            return
-        start, self._escaped = int(self._escaped), False
-        for match in _MARK.finditer(text, start):
-            mark = match.group()
-            if mark[0] == "\\":
-                self._escaped = len(mark) == 1
-            elif mark == '"':
-                self._quoted = not self._quoted
-            elif not self._quoted:
-                self._depth += 1 if mark in "{[" else -1
-                self.whole = self._depth == 0
+        at = 0
+        if self._escaped and text:
+            at, self._escaped = 1, False
+        while at < len(text):
+            at = self._inside(text, at) if self._quoted else self._outside(text, at)
+
+    def _inside(self, text: str, at: int) -> int:
+        match = _INSIDE.match(text, at)
+        end = match.end() if match else at
+        self._quoted = text[end : end + 1] != '"'
+        self._escaped = text[end : end + 1] == "\\"  # its other half is in the next piece
+        return end + 1
+
+    def _outside(self, text: str, at: int) -> int:
+        match = _MARK.search(text, at)
+        if match is None:
+            return len(text)
+        if match.group() == '"':
+            self._quoted = True
+        else:
+            self._depth += 1 if match.group() in "{[" else -1
+            self.whole = self._depth == 0
+        return match.end()
 
 
 class Block:

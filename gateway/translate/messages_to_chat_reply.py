@@ -15,8 +15,8 @@ def message_id(asking: Asking) -> str:
 
 
 def call_id(asking: Asking, number: int) -> str:
-    """For engines that name no call."""
-    return f"toolu_{asking.id}_{number}"
+    """For engines that name no call; OpenAI takes ids of up to 40 characters back."""
+    return f"toolu_{number}_{asking.id}"[:40]
 
 
 def _text_of(content: Any) -> str:

@@ -31,6 +31,9 @@ _REFUSED = {
 }
 _REMEDY = "Leave it out, or ask a model of a backend with 'runtime: anthropic'."
 
+LONGEST_USER = 64
+"""OpenAI refuses a longer ``user``; coding agents send Anthropic a longer one."""
+
 _EFFORTS = ((2048, "low"), (8192, "medium"))
 """Up to so many tokens of thinking; more is 'high'. Chat completions know no budget."""
 
@@ -58,8 +61,11 @@ def _sampling(doc: Doc, lost: Losses) -> dict[str, Any]:
 def _account(doc: Doc, lost: Losses) -> dict[str, Any]:
     out: dict[str, Any] = {}
     metadata = obj(doc.get("metadata") or {}, "metadata")
-    if metadata.get("user_id") is not None:
-        out["user"] = metadata["user_id"]
+    user = metadata.get("user_id")
+    if isinstance(user, str) and len(user) <= LONGEST_USER:
+        out["user"] = user
+    elif user is not None:
+        lost.note("metadata.user_id")
     if metadata.keys() - {"user_id"}:
         lost.note("metadata")
     if doc.get("service_tier") == "standard_only":

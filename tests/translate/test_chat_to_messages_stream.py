@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import httpx2
 import orjson
 import pytest
+from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk
 
 from gateway.translate.chat_to_messages import CHAT_TO_MESSAGES
@@ -161,3 +163,16 @@ def test_nothing_follows_the_end() -> None:
     stream = CHAT_TO_MESSAGES.stream(asking())
     assert stream.feed(sse({"type": "message_stop"})).endswith(b"data: [DONE]\n\n")
     assert stream.feed(sse({"type": "ping"})) + stream.close() == b""
+
+
+def test_the_official_client_reads_the_stream_off_the_wire() -> None:
+    body = run(CHAT_TO_MESSAGES, [stream_of("vllm-0.32.0", "messages_stream")])
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=body)
+
+    http = httpx2.Client(transport=httpx2.MockTransport(answer))
+    client = OpenAI(api_key="k", base_url="http://gateway/v1", http_client=http)
+    question: list[Any] = [{"role": "user", "content": "hi"}]
+    found = client.chat.completions.create(model="m", messages=question, stream=True)
+    assert said(list(found)) == "Hello! How can I help you today?"

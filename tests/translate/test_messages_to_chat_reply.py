@@ -125,4 +125,4 @@ def test_an_answer_without_anything_is_still_a_message() -> None:
 
 def test_a_call_without_an_id_gets_one() -> None:
     nameless = {**tool("{}"), "id": None}
-    assert replied(answer(tool_calls=[nameless])).content[0].to_dict()["id"] == "toolu_r1_0"
+    assert replied(answer(tool_calls=[nameless])).content[0].to_dict()["id"] == "toolu_0_r1"

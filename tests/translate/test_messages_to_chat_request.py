@@ -72,6 +72,11 @@ def test_a_plain_question() -> None:
     assert found.lost == ()
 
 
+def test_a_user_whose_name_openai_would_refuse_is_left_out_and_named() -> None:
+    found = asked(metadata={"user_id": "u" * 65, "more": 1})
+    assert ("user" not in found.doc, found.lost) == (True, ("metadata.user_id", "metadata"))
+
+
 def test_a_stream_asks_the_engine_for_usage() -> None:
     doc = {"max_tokens": 5, "messages": [user("hi")], "stream": True}
     found = MESSAGES_TO_CHAT.request(asking(doc, stream=True)).doc

@@ -1,8 +1,11 @@
 """Chunks of a chat completion become Messages' events, in Anthropic's order, on any split."""
 
+import json
 from typing import Any
 
+import httpx2
 import pytest
+from anthropic import Anthropic
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
 from hypothesis import given, settings
@@ -12,6 +15,7 @@ from pydantic import TypeAdapter
 from gateway.core.errors import Refusal
 from gateway.translate import sse as events
 from gateway.translate.messages_to_chat import MESSAGES_TO_CHAT
+from gateway.translate.messages_to_chat_blocks import Json
 
 from .recorded import asking, call, delta, docs, run, shortened, sse, stream_of
 
@@ -259,6 +263,36 @@ def test_calls_that_wait_for_their_turn_are_bounded(monkeypatch: pytest.MonkeyPa
     data = sse(call(0, "{", id="a", name="f"), call(1, "x" * 200, id="b", name="g"))
     with pytest.raises(Refusal, match="cannot be translated"):
         run(MESSAGES_TO_CHAT, [data])
+
+
+@given(
+    st.dictionaries(st.text('{}[]"\\\\ é', max_size=4), st.text('{}[]"\\\\\n', max_size=6)),
+    st.integers(1, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_an_object_is_whole_with_its_last_brace_however_it_is_cut(
+    doc: dict[str, str], size: int
+) -> None:
+    text = json.dumps(doc)
+    scan = Json()
+    for at in range(0, len(text), size):
+        assert not scan.whole
+        scan.feed(text[at : at + size])
+    assert scan.whole
+
+
+def test_the_official_client_reads_the_stream_off_the_wire() -> None:
+    body = run(MESSAGES_TO_CHAT, [mixed()])
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=body)
+
+    http = httpx2.Client(transport=httpx2.MockTransport(answer))
+    client = Anthropic(api_key="k", base_url="http://gateway", http_client=http)
+    question: list[Any] = [{"role": "user", "content": "hi"}]
+    with client.messages.stream(model="m", max_tokens=9, messages=question) as stream:
+        message = stream.get_final_message()
+    assert [block.to_dict()["input"] for block in message.content] == [{"a": '"}'}, {"b": 2}]
 
 
 PIECES = st.lists(
