@@ -91,7 +91,9 @@ CELLS: Mapping[tuple[Wire, Op], Cell] = {
     (Wire.OPENAI, Op.IMAGE_EDITS): _no(
         "use a cloud provider (runtime openai) that edits images", "it makes no images"
     ),
-    (Wire.OPENAI, Op.TOKENIZE): Cell(Support.YES, "/tokenize", "prompt or messages"),
+    (Wire.OPENAI, Op.TOKENIZE): Cell(
+        Support.YES, "/tokenize", "prompt or messages", chat_path="/tokenize"
+    ),
     (Wire.OPENAI, Op.DETOKENIZE): Cell(Support.YES, "/detokenize", "answers {prompt}"),
     (Wire.ANTHROPIC, Op.MESSAGES): _generates("/v1/messages"),
     (Wire.ANTHROPIC, Op.COUNT_TOKENS): _generates("/v1/messages/count_tokens"),

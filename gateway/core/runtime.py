@@ -23,12 +23,15 @@ class Support(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One surface of one runtime. ``path`` is where the engine has it; ``note`` is for people
-    (the flag, the kind of model, the oddity); ``remedy`` completes 'To get this, …' in a 501."""
+    (the flag, the kind of model, the oddity); ``remedy`` completes 'To get this, …' in a 501.
+    ``chat_path``, for a tokenizer, is where it takes the messages and tools of a chat and applies
+    the model's own template to them; empty if it takes text only."""
 
     support: Support
     path: str = ""
     note: str = ""
     remedy: str = ""
+    chat_path: str = ""
 
 
 class Verdict(StrEnum):

@@ -11,6 +11,9 @@ from gateway.core.types import Op, Wire
 
 from . import ollama_chat, ollama_embed
 from .bridge import Bridge
+from .chat_to_messages import CHAT_TO_MESSAGES
+from .count_to_tokenize import COUNT_TO_TOKENIZE
+from .messages_to_chat import MESSAGES_TO_CHAT
 
 BRIDGES: Mapping[tuple[Wire, Op], tuple[Bridge, ...]] = {
     (Wire.OLLAMA, Op.CHAT): (ollama_chat.CHAT,),
@@ -20,4 +23,7 @@ BRIDGES: Mapping[tuple[Wire, Op], tuple[Bridge, ...]] = {
     ),
     (Wire.OLLAMA, Op.EMBED): (ollama_embed.EMBED,),
     (Wire.OLLAMA, Op.EMBEDDINGS): (ollama_embed.EMBEDDINGS,),
+    (Wire.ANTHROPIC, Op.MESSAGES): (MESSAGES_TO_CHAT,),
+    (Wire.ANTHROPIC, Op.COUNT_TOKENS): (COUNT_TO_TOKENIZE,),
+    (Wire.OPENAI, Op.CHAT): (CHAT_TO_MESSAGES,),
 }

@@ -64,7 +64,10 @@ class Bridge:
     ``request(asking)`` raises Refusal (``invalid_request`` for a fault of the caller's document,
     ``unsupported`` for what the other side cannot express; both with ``param``).
     ``reply(doc, asking)`` turns a whole answer of status 200, and raises Refusal where the
-    engine's answer makes no sense; ``stream(asking)`` begins a streamed one."""
+    engine's answer makes no sense; ``stream(asking)`` begins a streamed one. All three, ``feed``
+    and ``close`` raise nothing else. ``chat`` is True where the engine's surface has to take a
+    chat's messages: the request goes to its cell's ``chat_path``, and an engine without one
+    cannot be asked."""
 
     wire: Wire
     op: Op
@@ -73,3 +76,4 @@ class Bridge:
     request: Callable[[Asking], Asked]
     reply: Callable[[Doc, Asking], Doc]
     stream: Callable[[Asking], Stream]
+    chat: bool = False

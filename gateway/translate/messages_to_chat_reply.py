@@ -1,0 +1,85 @@
+"""A whole chat completion as a Messages answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.core.types import Doc
+
+from .bridge import Asking
+from .terms import arguments, matched_stop, messages_usage, reasoning, stop_reason
+
+
+def message_id(asking: Asking) -> str:
+    return f"msg_{asking.id}"
+
+
+def call_id(asking: Asking, number: int) -> str:
+    """For engines that name no call; OpenAI takes ids of up to 40 characters back."""
+    return f"toolu_{number}_{asking.id}"[:40]
+
+
+def _text_of(content: Any) -> str:
+    """Some engines answer in parts."""
+    if isinstance(content, list):
+        found = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(text for text in found if isinstance(text, str))
+    return content if isinstance(content, str) else ""
+
+
+def calls_of(message: Doc) -> list[Doc]:
+    """The calls of a message or delta; TGI has been seen to send one that is not in a list."""
+    calls = message.get("tool_calls")
+    found = [calls] if isinstance(calls, dict) else calls if isinstance(calls, list) else []
+    return [call for call in found if isinstance(call, dict)]
+
+
+def function_of(call: Doc) -> Doc:
+    function = call.get("function")
+    return function if isinstance(function, dict) else {}
+
+
+def _tool_use(call: Doc, number: int, asking: Asking) -> Doc:
+    function = function_of(call)
+    return {
+        "type": "tool_use",
+        "id": call.get("id") or call_id(asking, number),
+        "name": function.get("name") or "",
+        "input": arguments(function.get("arguments")),
+    }
+
+
+def _content(message: Doc, asking: Asking) -> list[Doc]:
+    blocks: list[Doc] = []
+    if thought := reasoning(message):
+        # Only Anthropic can sign; its SDKs want the field.
+        blocks.append({"type": "thinking", "thinking": thought, "signature": ""})
+    texts = (_text_of(message.get(key)) for key in ("content", "refusal"))
+    blocks += ({"type": "text", "text": text} for text in texts if text)
+    calls = enumerate(calls_of(message))
+    return [*blocks, *(_tool_use(call, number, asking) for number, call in calls)]
+
+
+def reply(doc: Doc, asking: Asking) -> Doc:
+    """See ``Bridge.reply``. Of several choices the first is the answer."""
+    choices = doc.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else {}
+    message = choice.get("message") or {}
+    matched = matched_stop(choice, asking.doc.get("stop_sequences"))
+    reason = stop_reason(
+        choice.get("finish_reason"),
+        called=bool(calls_of(message)),
+        refused=bool(message.get("refusal")),
+        matched=matched,
+    )
+    usage = doc.get("usage")
+    return {
+        "id": message_id(asking),
+        "type": "message",
+        "role": "assistant",
+        "model": asking.model,
+        "content": _content(message, asking),
+        "stop_reason": reason,
+        "stop_sequence": matched if reason == "stop_sequence" else None,
+        "usage": messages_usage(usage if isinstance(usage, dict) else None),
+    }
