@@ -44,8 +44,18 @@ def _message(body: bytes) -> str:
     if isinstance(doc, dict):
         said = next((doc[key] for key in ("detail", "message") if doc.get(key)), None)
         if said is not None:
-            return (said if isinstance(said, str) else orjson.dumps(said).decode())[:LONGEST]
+            return _words(said)[:LONGEST]
     return body.decode("utf-8", "replace").strip()[:LONGEST] or "The engine gave no reason."
+
+
+def _words(said: Any) -> str:
+    """A text, or FastAPI's list of what is wrong with a request."""
+    rows = (
+        [row.get("msg") for row in said if isinstance(row, dict)] if isinstance(said, list) else []
+    )
+    if rows and all(isinstance(row, str) for row in rows):
+        return "; ".join(rows)
+    return said if isinstance(said, str) else orjson.dumps(said).decode()
 
 
 def _kept(body: bytes) -> dict[str, Any]:

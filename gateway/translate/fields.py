@@ -17,12 +17,14 @@ def wrong(param: str, message: str) -> Refusal:
 def cannot(param: str, what: str, remedy: str) -> Refusal:
     """The 501 for a field that the other side has no words for. ``what`` completes "'param': …",
     ``remedy`` is a sentence."""
-    return Refusal(
-        "unsupported",
-        f"'{param}': {what}, which this model's backend cannot be asked for. {remedy}",
-        param=param,
-        code="unsupported_parameter",
+    return beyond(
+        param, f"'{param}': {what}, which this model's backend cannot be asked for. {remedy}"
     )
+
+
+def beyond(param: str, message: str) -> Refusal:
+    """The same in words of one's own."""
+    return Refusal("unsupported", message, param=param, code="unsupported_parameter")
 
 
 def text(value: Any, param: str) -> str:

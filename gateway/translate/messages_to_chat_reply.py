@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gateway.core.types import Doc
 
 from .bridge import Asking
+from .chunks import calls_of, function_of, text_of
 from .terms import arguments, matched_stop, messages_usage, reasoning, stop_reason
 
 
@@ -17,26 +16,6 @@ def message_id(asking: Asking) -> str:
 def call_id(asking: Asking, number: int) -> str:
     """For engines that name no call; OpenAI takes ids of up to 40 characters back."""
     return f"toolu_{number}_{asking.id}"[:40]
-
-
-def _text_of(content: Any) -> str:
-    """Some engines answer in parts."""
-    if isinstance(content, list):
-        found = (part.get("text") for part in content if isinstance(part, dict))
-        return "".join(text for text in found if isinstance(text, str))
-    return content if isinstance(content, str) else ""
-
-
-def calls_of(message: Doc) -> list[Doc]:
-    """The calls of a message or delta; TGI has been seen to send one that is not in a list."""
-    calls = message.get("tool_calls")
-    found = [calls] if isinstance(calls, dict) else calls if isinstance(calls, list) else []
-    return [call for call in found if isinstance(call, dict)]
-
-
-def function_of(call: Doc) -> Doc:
-    function = call.get("function")
-    return function if isinstance(function, dict) else {}
 
 
 def _tool_use(call: Doc, number: int, asking: Asking) -> Doc:
@@ -54,7 +33,7 @@ def _content(message: Doc, asking: Asking) -> list[Doc]:
     if thought := reasoning(message):
         # Only Anthropic can sign; its SDKs want the field.
         blocks.append({"type": "thinking", "thinking": thought, "signature": ""})
-    texts = (_text_of(message.get(key)) for key in ("content", "refusal"))
+    texts = (text_of(message.get(key)) for key in ("content", "refusal"))
     blocks += ({"type": "text", "text": text} for text in texts if text)
     calls = enumerate(calls_of(message))
     return [*blocks, *(_tool_use(call, number, asking) for number, call in calls)]

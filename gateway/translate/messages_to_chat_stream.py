@@ -9,8 +9,9 @@ from gateway.core.types import Doc
 from gateway.dialects.stream import parse
 
 from .bridge import Asking
+from .chunks import calls_of, function_of
 from .messages_to_chat_blocks import Block, Blocks
-from .messages_to_chat_reply import call_id, calls_of, function_of, message_id
+from .messages_to_chat_reply import call_id, message_id
 from .sse import COMMENT, Event, Reader, named
 from .terms import matched_stop, messages_usage, reasoning, stop_reason
 

@@ -12,7 +12,7 @@ from gateway.core.errors import Refusal
 from gateway.core.types import Doc
 
 from .bridge import Asking
-from .chunks import Chunks, first_choice, nonsense
+from .chunks import Chunks, first_choice, nonsense, until_fault
 from .ollama_calls import Calls
 from .ollama_timings import Meter, reason, stamp
 
@@ -160,24 +160,23 @@ class Frames:
     def feed(self, data: bytes) -> bytes:
         """Raises Refusal when what came before made no sense."""
         self._check()
-        now = self._asking.clock()
-        lines: list[bytes] = []
-        try:
-            for chunk in self._chunks.feed(data):
-                for line in self._told(chunk, now):
-                    lines.append(line)  # noqa: PERF402 - what came before a fault is kept
-            if self._chunks.ended and not self._done:
-                lines.append(self._last(now))
-        except Refusal as fault:
-            self._fault = fault
-        return b"".join(lines)
+        told, self._fault = until_fault(self._frames(self._chunks.feed(data)))
+        return told
 
     def close(self) -> bytes:
         """The last line, unless it has gone with the ``[DONE]``. Raises Refusal like ``feed``."""
         self._check()
-        if self._done:
-            return b""
-        return self._last(self._asking.clock())
+        told, fault = until_fault(self._frames(self._chunks.rest()))
+        if fault is not None:
+            raise fault
+        return told if self._done else told + self._last(self._asking.clock())
+
+    def _frames(self, chunks: Iterator[Doc]) -> Iterator[bytes]:
+        now = self._asking.clock()
+        for chunk in chunks:
+            yield from self._told(chunk, now)
+        if self._chunks.ended and not self._done:
+            yield self._last(now)
 
     def _check(self) -> None:
         if self._fault is not None:

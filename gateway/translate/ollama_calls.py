@@ -8,7 +8,8 @@ import orjson
 
 from gateway.core.types import Doc
 
-from .chunks import MOST, nonsense
+from .chunks import nonsense
+from .sse import LONGEST
 
 MOST_CALLS = 1024
 """Calls of one answer that are gathered."""
@@ -29,8 +30,8 @@ class Calls:
 
     def add(self, pieces: Any) -> None:
         """Pieces of several calls may come in any order; ``index`` says whose each is. Without
-        one, a piece with a name begins a call. Raises Refusal beyond MOST
-        characters or MOST_CALLS."""
+        one, a piece with a name begins a call. Raises Refusal beyond LONGEST characters
+        or MOST_CALLS."""
         for piece in pieces if isinstance(pieces, list) else ():
             function = piece.get("function") if isinstance(piece, dict) else None
             if isinstance(function, dict):
@@ -43,7 +44,7 @@ class Calls:
         call = self._calls.setdefault(index, _Gathered())
         call.take(piece, function)
         self._size += call.last
-        if self._size > MOST or len(self._calls) > MOST_CALLS:
+        if self._size > LONGEST or len(self._calls) > MOST_CALLS:
             raise nonsense("more tool calls than one answer can hold")
 
     def whole(self, *, cut: bool) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from gateway.core.types import Doc, Op, Wire
 
 from .bridge import Asked, Asking, Bridge
+from .fields import beyond, wrong
 from .ollama_answer import (
     Frames,
     chat_shape,
@@ -21,11 +22,9 @@ from .ollama_fields import (
     add_format,
     add_options,
     add_think,
-    beyond,
     note_unsaid,
     text_field,
     top_logprobs,
-    wrong,
 )
 from .ollama_messages import add_messages, user_message
 

@@ -11,7 +11,8 @@ from gateway.core.types import Doc, Op, Wire
 
 from .bridge import Asked, Asking, Bridge
 from .chunks import nonsense
-from .ollama_fields import Draft, note_unsaid, text_field, wrong
+from .fields import wrong
+from .ollama_fields import Draft, note_unsaid, text_field
 from .ollama_timings import Meter
 
 KEPT = ("total_duration", "load_duration", "prompt_eval_count")

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.core.errors import Refusal
 from gateway.core.types import Doc
+
+from .fields import wrong
 
 COMMON = frozenset(
     {"model", "stream", "format", "options", "think", "keep_alive", "truncate", "shift"}
@@ -34,16 +35,6 @@ class Draft:
             self.lost.append(told)
         else:
             self.doc[name] = value
-
-
-def wrong(param: str, message: str) -> Refusal:
-    """The caller's document is at fault (400)."""
-    return Refusal("invalid_request", message, param=param)
-
-
-def beyond(param: str, message: str) -> Refusal:
-    """Well said, but nothing on the other side means the same (501)."""
-    return Refusal("unsupported", message, param=param)
 
 
 # ---- options --------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import orjson
 
 from gateway.core.types import Doc
 
-from .ollama_fields import Draft, text_field, wrong
+from .fields import wrong
+from .ollama_fields import Draft, text_field
 from .ollama_images import parts
 
 KNOWN = frozenset(

@@ -34,15 +34,21 @@ FINISHES = {
 """``stop_reason`` -> ``finish_reason``."""
 
 
-def stop_reason(finish: Any, *, called: bool, refused: bool, matched: str | None) -> str:
-    """Anthropic's reason. Engines end a turn that calls a tool with ``stop`` as well (TGI always,
-    others when the tool was named); a cut call stays ``max_tokens``. Anthropic has no word for an
-    answer that was broken off: raises Refusal ``backend_unreachable``."""
+def unbroken(finish: Any) -> str:
+    """The reason to stop, '' for none. No dialect has a word for an answer that was broken off:
+    raises Refusal ``backend_unreachable``."""
     if finish == ABORTED:
         raise Refusal(
             "backend_unreachable", "The engine broke off its answer ('abort'). Ask again."
         )
-    reason = STOPS.get(finish, "end_turn") if isinstance(finish, str) else "end_turn"
+    return finish if isinstance(finish, str) else ""
+
+
+def stop_reason(finish: Any, *, called: bool, refused: bool, matched: str | None) -> str:
+    """Anthropic's reason. Engines end a turn that calls a tool with ``stop`` as well (TGI always,
+    others when the tool was named); a cut call stays ``max_tokens``. Raises Refusal as ``unbroken``
+    does."""
+    reason = STOPS.get(unbroken(finish), "end_turn")
     if reason != "end_turn":
         return reason
     if called:
@@ -83,6 +89,25 @@ def messages_usage(usage: Doc | None) -> dict[str, Any]:
         said, "reasoning_tokens"
     )
     return {**out, "output_tokens_details": {"thinking_tokens": thought}} if thought else out
+
+
+def responses_usage(usage: Doc | None) -> dict[str, Any] | None:
+    """Tokens as Responses count them; None where the engine said nothing."""
+    if usage is None:
+        return None
+    given, made = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    prompt = usage.get("prompt_tokens_details")
+    thought = _count(usage.get("completion_tokens_details"), "reasoning_tokens")
+    return {
+        "input_tokens": given,
+        "input_tokens_details": {
+            "cached_tokens": _count(prompt, "cached_tokens"),
+            "cache_write_tokens": _count(prompt, "cache_write_tokens", "created_cache_tokens"),
+        },
+        "output_tokens": made,
+        "output_tokens_details": {"reasoning_tokens": thought or _count(usage, "reasoning_tokens")},
+        "total_tokens": given + made,
+    }
 
 
 def chat_usage(usage: Doc) -> dict[str, Any]:

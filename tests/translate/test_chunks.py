@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.errors import Refusal
-from gateway.translate.chunks import MOST, Chunks, first_choice
+from gateway.translate.chunks import Chunks, first_choice
+from gateway.translate.sse import LONGEST
 
 STREAM = (
     b"\xef\xbb\xbf: a comment\r\n\r\n"
@@ -26,10 +27,16 @@ def test_events_are_the_same_at_every_split_position() -> None:
         assert chunks.ended
 
 
-def test_an_event_is_given_with_the_byte_that_completes_its_line() -> None:
+def test_an_event_is_given_with_the_byte_that_completes_it() -> None:
+    chunks = Chunks()
+    assert list(chunks.feed(b'data: {"a": 1}\n')) == []
+    assert list(chunks.feed(b"\n")) == [{"a": 1}]
+
+
+def test_a_last_event_without_a_blank_line_is_given_at_the_end() -> None:
     chunks = Chunks()
     assert list(chunks.feed(b'data: {"a": 1}')) == []
-    assert list(chunks.feed(b"\n")) == [{"a": 1}]
+    assert list(chunks.rest()) == [{"a": 1}]
 
 
 def test_what_is_no_json_is_the_engines_fault() -> None:
@@ -42,7 +49,7 @@ def test_what_is_no_json_is_the_engines_fault() -> None:
 def test_a_line_without_end_is_not_kept_for_ever() -> None:
     chunks, piece = Chunks(), b"x" * (1024 * 1024)
     with pytest.raises(Refusal):
-        for _ in range(2 + MOST // len(piece)):
+        for _ in range(2 + LONGEST // len(piece)):
             list(chunks.feed(piece))
 
 

@@ -63,6 +63,7 @@ def test_an_openai_client_finds_anthropics_words() -> None:
         ({"object": "error", "message": "flat"}, "flat"),
         ({"detail": "Not Found"}, "Not Found"),
         ({"detail": [{"loc": ["body"]}]}, '[{"loc":["body"]}]'),
+        ({"detail": [{"msg": "Field required"}, {"msg": "too big"}]}, "Field required; too big"),
         (b"Internal Server Error", "Internal Server Error"),
         (b"", "The engine gave no reason."),
         (b"x" * 9999, "x" * 2000),

@@ -13,8 +13,8 @@ from gateway.core.types import Op
 from gateway.core.usage import extract
 from gateway.dialects import ollama
 from gateway.dialects.stream import Watch
-from gateway.translate.chunks import MOST
 from gateway.translate.ollama_chat import CHAT, GENERATE_AS_CHAT, GENERATE_AS_COMPLETION
+from gateway.translate.sse import LONGEST
 from tests.backends.recorded import answer, events
 from tests.translate.asks import DONE, asking, chunk, cuts, lines, recorded, run, ticking
 
@@ -173,7 +173,7 @@ def test_calls_beyond_all_measure_are_not_kept() -> None:
     text = "x" * (1024 * 1024)
     piece = chunk({"tool_calls": [{"index": 0, "function": {"arguments": text}}]})
     with pytest.raises(Refusal):
-        for _ in range(2 + MOST // len(text)):
+        for _ in range(2 + LONGEST // len(text)):
             stream.feed(piece)
 
 
