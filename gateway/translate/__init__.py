@@ -36,8 +36,8 @@ BRIDGES: Mapping[tuple[Wire, Op], tuple[Bridge, ...]] = {
     ),
     (Wire.OLLAMA, Op.GENERATE): (
         ollama_chat.GENERATE_AS_CHAT,
-        ollama_chat.GENERATE_AS_COMPLETION,
         through(ollama_chat.GENERATE_AS_CHAT, CHAT_TO_MESSAGES),
+        ollama_chat.GENERATE_AS_COMPLETION,
     ),
     (Wire.OLLAMA, Op.EMBED): (ollama_embed.EMBED,),
     (Wire.OLLAMA, Op.EMBEDDINGS): (ollama_embed.EMBEDDINGS,),

@@ -50,11 +50,10 @@ def _message(body: bytes) -> str:
 
 def _words(said: Any) -> str:
     """A text, or FastAPI's list of what is wrong with a request."""
-    rows = (
-        [row.get("msg") for row in said if isinstance(row, dict)] if isinstance(said, list) else []
-    )
-    if rows and all(isinstance(row, str) for row in rows):
-        return "; ".join(rows)
+    rows = said if isinstance(said, list) else []
+    messages = [row["msg"] for row in rows if isinstance(row, dict) and "msg" in row]
+    if messages:
+        return "; ".join(map(str, messages))
     return said if isinstance(said, str) else orjson.dumps(said).decode()
 
 
