@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from gateway.core.errors import Refusal
 from gateway.core.types import Doc
 from gateway.dialects.stream import parse
 
 from .bridge import Asking
-from .chunks import calls_of, function_of
+from .chunks import calls_of, function_of, until_fault
 from .messages_to_chat_blocks import Block, Blocks
 from .messages_to_chat_reply import call_id, message_id
 from .sse import COMMENT, Event, Reader, named
@@ -26,6 +27,7 @@ class MessagesStream:
         "_asking",
         "_blocks",
         "_calls",
+        "_fault",
         "_finish",
         "_made",
         "_matched",
@@ -47,15 +49,21 @@ class MessagesStream:
         self._started = False
         self._stopped = False
         self._refused = False
+        self._fault: Refusal | None = None
         self._finish: Any = None
         self._matched: str | None = None
         self._usage: Doc | None = None
 
     def feed(self, data: bytes) -> bytes:
-        return b"".join([self._event(event) for event in self._reader.feed(data)])
+        if self._fault is not None:
+            raise self._fault
+        told, self._fault = until_fault(map(self._event, self._reader.feed(data)))
+        return told
 
     def close(self) -> bytes:
-        rest = b"".join([self._event(event) for event in self._reader.rest()])
+        rest = self.feed(b"\n\n")
+        if self._fault is not None:
+            raise self._fault
         return rest + self._stop()
 
     def _event(self, event: Event) -> bytes:

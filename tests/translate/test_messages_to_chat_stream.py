@@ -322,3 +322,10 @@ def test_whatever_comes_the_order_holds_and_nothing_said_is_lost(
     assert "".join(heard) == said
     at = data.draw(st.integers(0, len(stream)))
     assert docs(run(MESSAGES_TO_CHAT, [stream[:at], stream[at:]])) == found
+
+
+def test_what_was_whole_is_told_before_a_broken_off_answer_is() -> None:
+    stream = MESSAGES_TO_CHAT.stream(asking({}, stream=True))
+    assert b'"text_delta"' in stream.feed(sse(delta(content="a"), delta("abort")))
+    with pytest.raises(Refusal):
+        stream.close()
