@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from gateway.core.types import Doc
@@ -56,12 +55,12 @@ class Part:
 class Spoken:
     """An item made of parts: a message, or reasoning."""
 
-    __slots__ = ("_index", "_parts", "id", "kind")
+    __slots__ = ("_parts", "id", "index", "kind")
 
     def __init__(self, kind: str, index: int, request_id: str) -> None:
         self.kind = kind
         self.id = f"{HEADS[kind][0]}_{request_id}_{index}"
-        self._index = index
+        self.index = index
         self._parts: list[Part] = []
 
     def whole(self, status: str) -> dict[str, Any]:
@@ -70,7 +69,7 @@ class Spoken:
 
     def begin(self) -> list[Event]:
         item = self.whole("in_progress")
-        return [("output_item.added", {"output_index": self._index, "item": item})]
+        return [("output_item.added", {"output_index": self.index, "item": item})]
 
     def say(self, kind: str, piece: str, logprobs: list[Doc]) -> tuple[list[Event], int]:
         """Events, and the size of what is held more now."""
@@ -88,7 +87,7 @@ class Spoken:
 
     def end(self, status: str) -> list[Event]:
         item = self.whole(status)
-        done = {"output_index": self._index, "item": item}
+        done = {"output_index": self.index, "item": item}
         return [*self._end_part(), ("output_item.done", done)]
 
     def _end_part(self) -> list[Event]:
@@ -102,21 +101,21 @@ class Spoken:
         ]
 
     def _place(self) -> dict[str, Any]:
-        place = {"item_id": self.id, "output_index": self._index}
+        place = {"item_id": self.id, "output_index": self.index}
         return {**place, "content_index": len(self._parts) - 1}
 
 
 class Called:
     """An item that calls a function, with arguments in pieces."""
 
-    __slots__ = ("_index", "_name", "_pieces", "call_id", "id")
+    __slots__ = ("_name", "_pieces", "call_id", "id", "index")
 
     kind = "function_call"
 
     def __init__(self, index: int, request_id: str, call_id: str, name: str) -> None:
         self.id = f"fc_{request_id}_{index}"
         self.call_id = call_id
-        self._index = index
+        self.index = index
         self._name = name
         self._pieces: list[str] = []
 
@@ -132,7 +131,7 @@ class Called:
 
     def begin(self) -> list[Event]:
         item = self.whole("in_progress")
-        return [("output_item.added", {"output_index": self._index, "item": item})]
+        return [("output_item.added", {"output_index": self.index, "item": item})]
 
     def add(self, piece: str) -> list[Event]:
         if not piece:
@@ -145,21 +144,8 @@ class Called:
         done = {**self._place(), "name": self._name, "arguments": item["arguments"]}
         return [
             ("function_call_arguments.done", done),
-            ("output_item.done", {"output_index": self._index, "item": item}),
+            ("output_item.done", {"output_index": self.index, "item": item}),
         ]
 
     def _place(self) -> dict[str, Any]:
-        return {"item_id": self.id, "output_index": self._index}
-
-
-def ended(items: Iterable[Spoken | Called], status: str) -> tuple[list[Event], list[Doc]]:
-    """The last events of items that go on no more, and the items as they are now. ``status`` is
-    that of the last; those before it are whole."""
-    events: list[Event] = []
-    found: list[Doc] = []
-    open_items = list(items)
-    for number, item in enumerate(open_items, 1):
-        its = status if number == len(open_items) else "completed"
-        events += item.end(its)
-        found.append(item.whole(its))
-    return events, found
+        return {"item_id": self.id, "output_index": self.index}

@@ -10,7 +10,7 @@ from gateway.core.types import Doc
 
 from .bridge import Asking
 from .chunks import calls_of, function_of, text_of
-from .responses_to_chat_items import Called, Event, Spoken, ended
+from .responses_to_chat_items import Called, Event, Spoken
 from .sse import LONGEST, too_long
 from .terms import reasoning, unbroken
 
@@ -47,18 +47,23 @@ def _token(entry: Doc) -> dict[str, Any]:
 
 class Output:
     """``choice`` takes a chunk's choice (``delta``) or a whole one (``message``), and gives the
-    events; ``end`` closes what is open. ``items`` are those which go on no more; ``cut`` is why
-    the answer is incomplete. Raises Refusal on an answer beyond LONGEST."""
+    events; ``end`` closes what is open. ``items`` are those which go on no more, in order; ``cut``
+    is why the answer is incomplete. Raises Refusal on an answer beyond LONGEST."""
 
-    __slots__ = ("_asking", "_calls", "_open", "_size", "cut", "items")
+    __slots__ = ("_asking", "_calls", "_done", "_made", "_open", "_size", "cut")
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
         self._open: list[Spoken | Called] = []
         self._calls: dict[int, Called] = {}
         self._size = 0
-        self.items: list[Doc] = []
+        self._made = 0
+        self._done: dict[int, Doc] = {}
         self.cut = ""
+
+    @property
+    def items(self) -> list[Doc]:
+        return [self._done[index] for index in sorted(self._done)]
 
     @property
     def status(self) -> str:
@@ -84,7 +89,7 @@ class Output:
     def end(self) -> list[Event]:
         """An answer without anything in it is an empty message."""
         events: list[Event] = []
-        if not self.items and not self._open:
+        if not self._made:
             events = self._begin(Spoken("message", 0, self._asking.id))
             events += self._speak("output_text", "", [])
         return events + self._close(self.status)
@@ -97,8 +102,8 @@ class Output:
             return []
         events: list[Event] = []
         if not ours:
-            events = self._close("completed")
-            events += self._begin(Spoken(kind, len(self.items), self._asking.id))
+            events = self._close_spoken()
+            events += self._begin(Spoken(kind, self._made, self._asking.id))
         return events + self._speak(part, text, logprobs)
 
     def _speak(self, part: str, text: str, logprobs: list[Doc]) -> list[Event]:
@@ -111,19 +116,17 @@ class Output:
 
     def _call(self, call: Doc, number: int) -> list[Event]:
         """A piece of a call. A new one has a new index, under the same index a new id, or a name
-        where the engine counts no calls. Calls stay open beside each other, since their pieces
-        may be mixed."""
+        where the engine counts no calls. Calls stay open to the end, since their pieces may be
+        mixed with each other's and with text."""
         function, index = function_of(call), call.get("index")
         key = index if isinstance(index, int) else number
         known, events = self._calls.get(key), list[Event]()
         given, name = str(call.get("id") or ""), str(function.get("name") or "")
         other = not isinstance(index, int) or (given and known and known.call_id != given)
         if known is None or (name and other):
-            if self._open and not isinstance(self._open[-1], Called):
-                events = self._close("completed")
-            place = len(self.items) + len(self._open)
-            used = given or _call_id(self._asking, place)
-            known = Called(place, self._asking.id, used, name)
+            events = self._close_spoken()
+            used = given or _call_id(self._asking, self._made)
+            known = Called(self._made, self._asking.id, used, name)
             self._calls[key] = known
             events += self._begin(known)
         piece = _arguments(function.get("arguments"))
@@ -132,14 +135,31 @@ class Output:
 
     def _begin(self, item: Spoken | Called) -> list[Event]:
         self._open.append(item)
+        self._made += 1
         self._size += len(item.id)
         return item.begin()
 
+    def _close_spoken(self) -> list[Event]:
+        """Text or reasoning ends where something else begins."""
+        events: list[Event] = []
+        for item in self._open:
+            if isinstance(item, Spoken):
+                events += self._end_item(item, "completed")
+        self._open = [item for item in self._open if isinstance(item, Called)]
+        return events
+
     def _close(self, status: str) -> list[Event]:
-        events, done = ended(self._open, status)
-        self.items += done
+        """All that is open ends. ``status`` is that of the last; those before it are whole."""
+        events: list[Event] = []
+        for item in self._open:
+            its = status if item is self._open[-1] else "completed"
+            events += self._end_item(item, its)
         self._open, self._calls = [], {}
         return events
+
+    def _end_item(self, item: Spoken | Called, status: str) -> list[Event]:
+        self._done[item.index] = item.whole(status)
+        return item.end(status)
 
 
 def _arguments(given: Any) -> str:

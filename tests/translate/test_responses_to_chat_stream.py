@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,6 +138,13 @@ def test_calls_whose_pieces_are_mixed_grow_beside_each_other() -> None:
     assert calls == [("c0", '{"a": 1}'), ("c1", '{"b": 2}')]
 
 
+def test_text_between_the_pieces_of_a_call_does_not_break_it() -> None:
+    chunks = [call(0, '{"a"', id="c", name="f"), delta(content="\n"), call(0, ": 1}")]
+    output = told(sse(*chunks, delta("tool_calls")))[-1]["response"]["output"]
+    assert [item["type"] for item in output] == ["function_call", "message"]
+    assert output[0]["arguments"] == '{"a": 1}'
+
+
 def test_calls_of_an_engine_that_counts_none_begin_with_their_names() -> None:
     chunks = (
         {"tool_calls": [{"function": {"name": name, "arguments": "{}"}}]} for name in ("f", "g")
@@ -223,12 +230,12 @@ def test_the_official_client_gathers_the_answer() -> None:
         ],
         {"input": "x", "metadata": {"a": "b"}},
     )
-    transport = httpx.MockTransport(
-        lambda request: httpx.Response(
+    transport = httpx2.MockTransport(
+        lambda request: httpx2.Response(
             200, content=data, headers={"content-type": "text/event-stream"}
         )
     )
-    with httpx.Client(transport=transport) as http:
+    with httpx2.Client(transport=transport) as http:
         client = OpenAI(api_key="k", base_url="http://gateway/v1", http_client=http)
         with client.responses.stream(model="m", input="x") as stream:
             final = stream.get_final_response()
@@ -263,7 +270,9 @@ def test_events_and_the_last_object_agree_whatever_is_said(pieces: list[Any]) ->
             grown[event["output_index"]] += event["delta"]
     said = [item.get("arguments") or _text(item) for item in output]
     assert said == list(grown.values())
-    assert [e["item"] for e in events if e["type"] == "response.output_item.done"] == output
+    done = [event for event in events if event["type"] == "response.output_item.done"]
+    done.sort(key=lambda event: int(event["output_index"]))
+    assert [event["item"] for event in done] == output
     for kind, member in (("message", "content"), ("reasoning", "reasoning")):
         wanted = "".join(text for name, text in pieces if name == member)
         assert "".join(_text(item) for item in output if item["type"] == kind) == wanted
