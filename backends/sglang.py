@@ -430,6 +430,13 @@ _PYTHON = Runtime(
     load=load,
     drops=DROPS,
     upstream_model=upstream_model,
+    extras={
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repeat_penalty": "repetition_penalty",
+        "chat_template_kwargs": "chat_template_kwargs",
+        "thinking": "reasoning_content",
+    },
     rules=RULES,
     # The server closes idle connections after 5 s (sheet: sglang 8).
     idle=4.0,

@@ -63,7 +63,11 @@ CELLS: Mapping[tuple[Wire, Op], Cell] = {
     (Wire.OPENAI, Op.IMAGES): _no("serve an image model with LocalAI"),
     (Wire.OPENAI, Op.IMAGE_EDITS): _no("use a cloud provider (runtime openai) that edits images"),
     (Wire.OPENAI, Op.TOKENIZE): Cell(
-        Support.YES, "/tokenize", "text only; answers a list of {id, text, start, stop}"
+        Support.YES,
+        "/tokenize",
+        "text only; answers a list of {id, text, start, stop}",
+        # Sheet: tgi 2. It takes a chat's body, tools and all.
+        chat_path="/chat_tokenize",
     ),
     (Wire.OPENAI, Op.DETOKENIZE): _no(
         "serve the model with vLLM, SGLang or llama-server", "it can tokenize but not back"

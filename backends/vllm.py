@@ -91,7 +91,9 @@ CELLS: Mapping[tuple[Wire, Op], Cell] = {
     (Wire.OPENAI, Op.IMAGE_EDITS): _no(
         "use a cloud provider (runtime openai) that edits images", "it makes no images"
     ),
-    (Wire.OPENAI, Op.TOKENIZE): Cell(Support.YES, "/tokenize", "prompt or messages"),
+    (Wire.OPENAI, Op.TOKENIZE): Cell(
+        Support.YES, "/tokenize", "prompt or messages", chat_path="/tokenize"
+    ),
     (Wire.OPENAI, Op.DETOKENIZE): Cell(Support.YES, "/detokenize", "answers {prompt}"),
     (Wire.ANTHROPIC, Op.MESSAGES): _generates("/v1/messages"),
     (Wire.ANTHROPIC, Op.COUNT_TOKENS): _generates("/v1/messages/count_tokens"),
@@ -301,6 +303,14 @@ _PYTHON = Runtime(
     # One picks a rank past the engine's own balancing, one jumps its queue (sheet: vllm 10).
     drops=frozenset({"x-data-parallel-rank", "x-vllm-priority"}),
     rewrite=rewrite,
+    extras={
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repeat_penalty": "repetition_penalty",
+        "chat_template_kwargs": "chat_template_kwargs",
+        "thinking": "reasoning",
+        "truncate": "truncate_prompt_tokens",
+    },
     rules=RULES,
     # The server closes idle connections after 5 s (sheet: vllm 8).
     idle=4.0,

@@ -310,7 +310,8 @@ def _gist(model: Model) -> tuple[Any, ...]:
     """What matters of an entry: vLLM stamps ``created`` and ``permission`` anew on every call
     (sheet: vllm 4)."""
     entry: Doc = {k: v for k, v in model.entry.items() if k not in ("created", "permission")}
-    return model.id, model.aliases, model.context, model.capabilities, model.loaded, entry
+    known = (model.id, model.aliases, model.context, model.capabilities, model.loaded)
+    return *known, entry, model.tag
 
 
 def _ids(models: tuple[Model, ...]) -> frozenset[str]:

@@ -102,8 +102,8 @@ class Backend:
 @dataclass(frozen=True, slots=True)
 class Model:
     """One model as a backend lists it. ``id`` is what the backend is asked for; ``aliases`` are
-    other names it answers to; ``entry`` holds the backend's own fields of its list; ``lacks`` are
-    surfaces that this model is known not to have; ``context`` is in tokens."""
+    other names it answers to; ``entry`` holds the backend's own fields of its list; ``context`` is
+    in tokens; ``tag`` is its row of Ollama's ``/api/tags`` where the backend has that page."""
 
     id: str
     aliases: tuple[str, ...] = ()
@@ -111,6 +111,7 @@ class Model:
     context: int | None = None
     capabilities: frozenset[str] | None = None
     loaded: bool | None = None
+    tag: Doc = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
