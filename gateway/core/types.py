@@ -129,7 +129,7 @@ class Load:
     progress: float | None = None
     slots: int | None = None
     cache: int | None = None
-    ours: int = 0
+    ours: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

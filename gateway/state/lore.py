@@ -323,8 +323,9 @@ def _corrected(own: Standing, place: Place, room: float, speed: Speed) -> Standi
     queue, waiting, decoding, context, held = own
     running, queued = load.running or 0.0, load.waiting or 0.0
     reported = running + queued
-    others = reported - load.ours
-    if others > NOTICED and reported > load.ours * MARGIN:
+    ours = load.ours or 0.0
+    others = reported - ours
+    if others > NOTICED and reported > ours * MARGIN:
         ahead = others * queued / reported
         decoding += others - ahead
         context += (others - ahead) * OTHERS_CONTEXT
