@@ -105,7 +105,10 @@ class Busy(Mapping[str, int]):
     def get(self, name: str, default: Any = 0) -> Any:
         """As a mapping's, without the detour over an exception."""
         column = self._columns.get(name)
-        return default if column is None else self._page.total(column)
+        if column is None:
+            return default
+        page = self._page
+        return page.counts[column] if page.rows == 1 else page.total(column)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
