@@ -28,11 +28,6 @@ PAGE = ROOT / "docs" / "configuration.md"
 
 NOT_YET: Mapping[str, str] = {
     "backends[].gpus": "no GPU is read",
-    "auth.keys[].requests_per_minute": "nothing is refused for it",
-    "auth.keys[].tokens_per_minute": (
-        "nothing is refused for it, but the tokens of this key's streams are counted"
-    ),
-    "auth.keys[].max_concurrency": "nothing is refused for it",
     "store.url": "nothing is kept in it",
     "store.url_file": "nothing is kept in it",
 }

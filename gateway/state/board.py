@@ -11,8 +11,10 @@ from hashlib import blake2b
 from typing import Any
 
 from gateway.core.types import Pulse
+from gateway.state.ledger import Ledger
 from gateway.state.lines import Queues, Sheet
 from gateway.state.makers import Book, Makers
+from gateway.state.windows import Windows
 
 MOST_BACKENDS = 1024
 """Columns of the page. Backends over that (ever seen in one life) share the last one."""
@@ -30,9 +32,20 @@ class Lane:
 class Page:
     """Memory that forked processes share: a row for each of ``rows`` writers, a column for each
     backend. ``lock`` guards what must not be exceeded by two writers at once. ``book`` says who
-    made a stored response, ``sheet`` who waits."""
+    made a stored response, ``sheet`` who waits, ``ledger`` what keys have used."""
 
-    __slots__ = ("_bytes", "book", "counts", "last", "lock", "marks", "oldest", "rows", "sheet")
+    __slots__ = (
+        "_bytes",
+        "book",
+        "counts",
+        "last",
+        "ledger",
+        "lock",
+        "marks",
+        "oldest",
+        "rows",
+        "sheet",
+    )
 
     def __init__(self, rows: int, lock: AbstractContextManager[object] | None = None) -> None:
         size = rows * MOST_BACKENDS
@@ -46,6 +59,7 @@ class Page:
         self.lock: AbstractContextManager[object] = lock or nullcontext()
         self.book = Book(self.lock)
         self.sheet = Sheet(rows, self.lock)
+        self.ledger = Ledger(rows, self.lock)
 
     def column(self, backend: str) -> int:
         """The column of a backend, given out at first sight. What it is stands on the page, so
@@ -66,6 +80,7 @@ class Page:
     def clear(self, row: int) -> None:
         """Forget what a writer that died had in flight, and who waited there."""
         self.sheet.clear(row)
+        self.ledger.clear(row)
         for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
             self.counts[cell] = 0
             self.oldest[cell] = 0.0
@@ -101,7 +116,8 @@ class Busy(Mapping[str, int]):
 
 class Board:
     """One process's hand on the page. ``columns`` says which backend has which column, as far as
-    this process has seen them; ``makers`` who made which response; ``queues`` who waits."""
+    this process has seen them; ``makers`` who made which response; ``queues`` who waits;
+    ``windows`` what keys have used."""
 
     __slots__ = (
         "_lanes",
@@ -113,6 +129,7 @@ class Board:
         "columns",
         "makers",
         "queues",
+        "windows",
     )
 
     def __init__(self, page: Page | None = None, row: int = 0) -> None:
@@ -124,6 +141,7 @@ class Board:
         self.busy = Busy(self._page, self.columns)
         self.makers = Makers(self._page.book, self.columns)
         self.queues = Queues(self._page.sheet, row)
+        self.windows = Windows(self._page.ledger, row)
         self.by_model: dict[tuple[str, str], int] = {}
 
     def name(self, backend: str) -> int:
