@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.core.catalog import Catalog
-from gateway.core.cost import FREE, estimate
+from gateway.core.charge import FREE, estimate
 from gateway.core.errors import Refusal
 from gateway.core.headers import SANE_ID, safe_value
 from gateway.core.keys import Keyring, may_call, unexpired

@@ -11,9 +11,9 @@ from hashlib import blake2b
 from typing import Any
 
 from gateway.core.types import Pulse
-from gateway.state.ledger import Ledger
 from gateway.state.lines import Queues, Sheet
 from gateway.state.makers import Book, Makers
+from gateway.state.meter import Meter
 from gateway.state.windows import Windows
 
 MOST_BACKENDS = 1024
@@ -32,16 +32,16 @@ class Lane:
 class Page:
     """Memory that forked processes share: a row for each of ``rows`` writers, a column for each
     backend. ``lock`` guards what must not be exceeded by two writers at once. ``book`` says who
-    made a stored response, ``sheet`` who waits, ``ledger`` what keys have used."""
+    made a stored response, ``sheet`` who waits, ``meter`` what keys have used."""
 
     __slots__ = (
         "_bytes",
         "book",
         "counts",
         "last",
-        "ledger",
         "lock",
         "marks",
+        "meter",
         "oldest",
         "rows",
         "sheet",
@@ -59,7 +59,7 @@ class Page:
         self.lock: AbstractContextManager[object] = lock or nullcontext()
         self.book = Book(self.lock)
         self.sheet = Sheet(rows, self.lock)
-        self.ledger = Ledger(rows, self.lock)
+        self.meter = Meter(rows, self.lock)
 
     def column(self, backend: str) -> int:
         """The column of a backend, given out at first sight. What it is stands on the page, so
@@ -80,7 +80,7 @@ class Page:
     def clear(self, row: int) -> None:
         """Forget what a writer that died had in flight, and who waited there."""
         self.sheet.clear(row)
-        self.ledger.clear(row)
+        self.meter.clear(row)
         for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
             self.counts[cell] = 0
             self.oldest[cell] = 0.0
@@ -141,7 +141,7 @@ class Board:
         self.busy = Busy(self._page, self.columns)
         self.makers = Makers(self._page.book, self.columns)
         self.queues = Queues(self._page.sheet, row)
-        self.windows = Windows(self._page.ledger, row)
+        self.windows = Windows(self._page.meter, row)
         self.by_model: dict[tuple[str, str], int] = {}
 
     def name(self, backend: str) -> int:

@@ -1,15 +1,15 @@
 """Requests let in within the limits of their keys, and settled when they end.
 
-It is decided and booked in one grasp of the ledger's lock, so that no two processes can take the
+It is decided and booked in one grasp of the meter's lock, so that no two processes can take the
 same last place."""
 
 from __future__ import annotations
 
 from gateway.core import limits
-from gateway.core.cost import Estimate, cost
+from gateway.core.charge import Estimate, cost
 from gateway.core.limits import EMPTY, Used
 from gateway.core.types import Caller, Usage
-from gateway.state.ledger import REQUESTS, TOKENS, Ledger, ring_of
+from gateway.state.meter import REQUESTS, TOKENS, Meter, ring_of
 
 WEIGHT = 1 / 8
 """Of a new answer's length in the mean of a key's answers."""
@@ -49,32 +49,32 @@ class Lease:
 
 
 class Windows:
-    """One process's hand on the ledger. Moments: ``now`` is monotonic seconds, which all processes
+    """One process's hand on the meter. Moments: ``now`` is monotonic seconds, which all processes
     of a host share; ``wall`` is Unix seconds."""
 
-    __slots__ = ("_columns", "_row", "ledger")
+    __slots__ = ("_columns", "_row", "meter")
 
-    def __init__(self, ledger: Ledger, row: int) -> None:
-        self.ledger = ledger
+    def __init__(self, meter: Meter, row: int) -> None:
+        self.meter = meter
         self._row = row
         self._columns: dict[str, int] = {}
 
     def _column(self, key: str) -> int:
         column = self._columns.get(key)
         if column is None:
-            column = self._columns[key] = self.ledger.column(key)
+            column = self._columns[key] = self.meter.column(key)
         return column
 
     def enter(self, caller: Caller, now: float, wall: float) -> Lease:
         """Count a request in. Raises Refusal ``rate_limit_exceeded``."""
-        ledger, column = self.ledger, self._column(caller.name)
-        with ledger.lock:
+        meter, column = self.meter, self._column(caller.name)
+        with meter.lock:
             used = self._used(caller, column, now, wall)
             refusal = limits.admit(caller, used, now)
             if refusal is None:
-                ledger.running[self._cell(column)] += 1
+                meter.running[self._cell(column)] += 1
                 if caller.requests_per_minute is not None:
-                    ledger.book(ring_of(column, REQUESTS), 1, now)
+                    meter.book(ring_of(column, REQUESTS), 1, now)
                 used = self._used(caller, column, now, wall)
         if refusal is not None:
             raise refusal
@@ -82,21 +82,21 @@ class Windows:
 
     def usual(self, lease: Lease) -> float:
         """Tokens that the answers to this key have come to."""
-        mean: float = self.ledger.means[lease.column]
+        mean: float = self.meter.means[lease.column]
         return mean
 
     def reserve(self, lease: Lease, expected: Estimate, now: float, wall: float) -> None:
         """Set aside the tokens that a request may cost, now that it has been understood. Where
         there is no room for them it does not count as a request either. Raises Refusal
         ``rate_limit_exceeded``."""
-        ledger, caller, column = self.ledger, lease.caller, lease.column
-        with ledger.lock:
+        meter, caller, column = self.meter, lease.caller, lease.column
+        with meter.lock:
             used = self._used(caller, column, now, wall)
             refusal = limits.reserve(caller, used, expected.total, now)
             if refusal is None:
                 self._hold(lease, expected, now)
             elif caller.requests_per_minute is not None:
-                ledger.unbook(ring_of(column, REQUESTS), 1, lease.began, now)
+                meter.unbook(ring_of(column, REQUESTS), 1, lease.began, now)
             lease.used, lease.booked = self._used(caller, column, now, wall), now
         if refusal is not None:
             refusal.headers = lease.headers()
@@ -105,52 +105,52 @@ class Windows:
     def _hold(self, lease: Lease, expected: Estimate, now: float) -> None:
         most = lease.caller.tokens_per_minute
         lease.prompt, lease.held = expected.prompt, expected.total
-        self.ledger.held[self._cell(lease.column)] += lease.held
+        self.meter.held[self._cell(lease.column)] += lease.held
         if most is not None:
             lease.tokens = min(expected.total, most)
-            self.ledger.book(ring_of(lease.column, TOKENS), lease.tokens, now)
+            self.meter.book(ring_of(lease.column, TOKENS), lease.tokens, now)
 
     def settle(self, lease: Lease, usage: Usage, served: bool, now: float, wall: float) -> None:
         """The request is over: it is charged what it cost, and everything else is given back."""
-        ledger, caller, cell = self.ledger, lease.caller, self._cell(lease.column)
-        ledger.running[cell] -= 1
+        meter, caller, cell = self.meter, lease.caller, self._cell(lease.column)
+        meter.running[cell] -= 1
         if not caller.counts_tokens:
             return
         tokens = cost(usage, lease.prompt, served=served)
-        with ledger.lock:
-            ledger.held[cell] -= lease.held
+        with meter.lock:
+            meter.held[cell] -= lease.held
             if caller.tokens_per_minute is not None:
                 self._correct(lease, tokens, now)
-            ledger.spend(lease.column, tokens, limits.day_of(wall)[0], limits.month_of(wall)[0])
+            meter.spend(lease.column, tokens, limits.day_of(wall)[0], limits.month_of(wall)[0])
             if served and usage.output:
-                mean = ledger.means[lease.column]
-                ledger.means[lease.column] += (usage.output - mean) * (WEIGHT if mean else 1)
+                mean = meter.means[lease.column]
+                meter.means[lease.column] += (usage.output - mean) * (WEIGHT if mean else 1)
 
     def _correct(self, lease: Lease, tokens: int, now: float) -> None:
         """What was reserved becomes what was used: too much goes back to when it was booked, what
         came on top is booked now."""
         minute, more = ring_of(lease.column, TOKENS), tokens - lease.tokens
         if more > 0:
-            self.ledger.book(minute, more, now)
+            self.meter.book(minute, more, now)
         elif more < 0:
-            self.ledger.unbook(minute, -more, lease.booked, now)
+            self.meter.unbook(minute, -more, lease.booked, now)
 
     def _cell(self, column: int) -> int:
-        return column * self.ledger.rows + self._row
+        return column * self.meter.rows + self._row
 
     def _used(self, caller: Caller, column: int, now: float, wall: float) -> Used:
         """What the key uses, as far as it has limits for it."""
-        ledger = self.ledger
-        cells = slice(column * ledger.rows, (column + 1) * ledger.rows)
+        meter = self.meter
+        cells = slice(column * meter.rows, (column + 1) * meter.rows)
         requests = tokens = EMPTY
         if caller.requests_per_minute is not None:
-            requests = ledger.window(ring_of(column, REQUESTS), now)
+            requests = meter.window(ring_of(column, REQUESTS), now)
         if caller.tokens_per_minute is not None:
-            tokens = ledger.window(ring_of(column, TOKENS), now)
-        running = sum(ledger.running[cells])
+            tokens = meter.window(ring_of(column, TOKENS), now)
+        running = sum(meter.running[cells])
         if caller.tokens_per_day is None and caller.tokens_per_month is None:
             return Used(running, requests, tokens)
         (day, day_left), (month, month_left) = limits.day_of(wall), limits.month_of(wall)
-        today, this_month = ledger.spent(column, day, month)
-        held = sum(ledger.held[cells])
+        today, this_month = meter.spent(column, day, month)
+        held = sum(meter.held[cells])
         return Used(running, requests, tokens, today, this_month, held, day_left, month_left)

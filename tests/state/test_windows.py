@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.cost import Estimate
+from gateway.core.charge import Estimate
 from gateway.core.errors import Refusal
 from gateway.core.types import Caller, Usage
-from gateway.state import ledger as ledgers
+from gateway.state import meter as meters
 from gateway.state.board import Board, Page
-from gateway.state.ledger import Ledger
+from gateway.state.meter import Meter
 from gateway.state.windows import Lease, Windows
 
 NOON = 1_800_000_000.0 - 1_800_000_000.0 % 86400 + 43200
 
 
 def two() -> tuple[Windows, Windows]:
-    ledger = Ledger(2)
-    return Windows(ledger, 0), Windows(ledger, 1)
+    meter = Meter(2)
+    return Windows(meter, 0), Windows(meter, 1)
 
 
 def enters(windows: Windows, caller: Caller, now: float = 0.0, wall: float = NOON) -> bool:
@@ -172,28 +172,28 @@ def test_budgets_outlive_a_restart() -> None:
     assert spends(one, caller, 70) == ""
     fresh, _ = two()
     for _ in range(2):
-        fresh.ledger.restore(one.ledger.export())
+        fresh.meter.restore(one.meter.export())
     assert spends(fresh, caller, 31) == "tokens_per_day"
     assert spends(fresh, caller, 30) == ""
-    assert fresh.ledger.export() != one.ledger.export()
-    one.ledger.restore(fresh.ledger.export())
+    assert fresh.meter.export() != one.meter.export()
+    one.meter.restore(fresh.meter.export())
     assert spends(one, caller, 1) == "tokens_per_day"
 
 
 def test_keys_beyond_the_last_column_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledgers, "MOST_KEYS", 2)
-    one = Windows(Ledger(1), 0)
+    monkeypatch.setattr(meters, "MOST_KEYS", 2)
+    one = Windows(Meter(1), 0)
     callers = [Caller(name, requests_per_minute=1) for name in "abc"]
     assert [enters(one, caller) for caller in callers] == [True, True, False]
 
 
 def test_a_sum_that_a_killed_process_left_wrong_is_mended() -> None:
-    ledger = Ledger(1)
-    one = Windows(ledger, 0)
+    meter = Meter(1)
+    one = Windows(meter, 0)
     caller = Caller("a", requests_per_minute=2)
     assert enters(one, caller, 0.0)
     assert enters(one, caller, 30.0)
-    ledger.totals[2 * ledger.column("a")] += 5
+    meter.totals[2 * meter.column("a")] += 5
     assert not enters(one, caller, 59.0)
     assert enters(one, caller, 60.0)
 

@@ -34,7 +34,7 @@ def ring_of(column: int, which: int) -> int:
     return 2 * column + which
 
 
-class Ledger:
+class Meter:
     """Memory that forked processes share: a column for each key, a row for each of ``rows``
     writers. All of it is zero at first. ``lock`` is held by whoever decides and books."""
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.cost import FREE, LONGEST_OUTPUT, Estimate, cost, estimate
+from gateway.core.charge import FREE, LONGEST_OUTPUT, Estimate, cost, estimate
 from gateway.core.types import Call, Op, Usage, Wire
 
 JSON = st.recursive(
