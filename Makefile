@@ -10,7 +10,7 @@ JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint test-engines models clean
+.PHONY: help run test check format lint test-engines test-gpu models clean
 
 help:
 	@echo "make run           start the gateway on 127.0.0.1:8000 (options: ARGS=\"--port 9000\")"
@@ -18,6 +18,7 @@ help:
 	@echo "make check         format, lint, types, tests: what has to pass before a commit"
 	@echo "make format        put the sources into shape"
 	@echo "make test-engines  drive real engines (llama.cpp, vLLM on the CPU) through the gateway"
+	@echo "make test-gpu      the GPU readings beside nvidia-smi, on a host with a GPU"
 	@echo "make models        write the generated files again"
 	@echo "make bench         what the gateway costs beside its peers (bench-peers installs them)"
 	@echo "make bench-fleet   what it makes of engines with caches and queues, beside other routers"
@@ -69,6 +70,9 @@ format: $(VENV)/.dev
 test-engines: $(VENV)/.dev
 	@$(BIN)/python tests/engines/install.py
 	$(BIN)/python -m pytest -o addopts="-q --strict-markers" -p no:xdist tests/engines $(ARGS)
+
+test-gpu: $(VENV)/.run
+	@$(BIN)/python -m tests.gpu.compare
 
 models: $(VENV)/.run
 	$(BIN)/python tools/models_table.py

@@ -163,6 +163,7 @@ ANTHROPIC_CLOUD = Runtime(
     name="anthropic",
     title="Anthropic",
     cells=_CELLS,
+    extras={"top_k": "top_k"},
     fingerprint=_fingerprint,
     clues=("/v1/models",),
     rank=80,

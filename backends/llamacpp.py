@@ -510,6 +510,16 @@ _SERVER = Runtime(
     # With it the output is kept and generation outlives the client (sheet: llamacpp 8).
     drops=frozenset({"x-conversation-id"}),
     rewrite=rewrite,
+    extras={
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "typical_p": "typical_p",
+        "repeat_penalty": "repeat_penalty",
+        "repeat_last_n": "repeat_last_n",
+        "num_keep": "n_keep",
+        "chat_template_kwargs": "chat_template_kwargs",
+        "thinking": "reasoning_content",
+    },
     rules=RULES,
     # It closes after 5 s of silence and after 100 requests (sheet: llamacpp 8).
     idle=4.0,
@@ -538,6 +548,12 @@ _PYTHON = replace(
     model_paths=("/v1/models",),
     load_paths=(),
     rewrite=python_rewrite,
+    extras={
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repeat_penalty": "repeat_penalty",
+        "suffix": "suffix",
+    },
     rules=PYTHON_RULES,
     uses=None,
     # A stream that a later request interrupts ends with a bare [DONE] (sheet: llamacpp A).

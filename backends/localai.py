@@ -331,6 +331,15 @@ LOCALAI = Runtime(
         }
     ),
     rewrite=_rewrite,
+    extras={
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "typical_p": "typical_p",
+        "repeat_penalty": "repeat_penalty",
+        "repeat_last_n": "repeat_last_n",
+        "num_keep": "n_keep",
+        "thinking": "reasoning",
+    },
     rules=_RULES,
     event_fault=_event_fault,
     idle=30.0,

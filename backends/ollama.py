@@ -141,6 +141,7 @@ def _model(entry: Doc, tag: Doc, name: str, running: Mapping[str, Doc] | None) -
     """``running`` None: ``/api/ps`` did not answer. A model that is still loading is listed there
     as well, so ``loaded`` means resident or about to be (sheet: ollama 5)."""
     resident = (running or {}).get(name, {})
+    share = {"size_vram": resident["size_vram"]} if "size_vram" in resident else {}
     details = tag.get("details")
     trained = details.get("context_length") if isinstance(details, dict) else None
     able = tag.get("capabilities")
@@ -151,6 +152,7 @@ def _model(entry: Doc, tag: Doc, name: str, running: Mapping[str, Doc] | None) -
         context=_size(resident.get("context_length")) or _size(trained),
         capabilities=frozenset(map(str, able)) if isinstance(able, list) else None,
         loaded=None if running is None else name in running,
+        tag={**tag, **share},
     )
 
 

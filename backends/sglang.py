@@ -264,6 +264,7 @@ def _snapshot(doc: Doc) -> Load | None:
     if not ranks or _age(doc, ranks) > STALE:
         return None
     slots = _added(ranks, "max_running_requests")
+    cache = _added(ranks, "max_total_num_tokens")
     return Load(
         running=_added(ranks, "num_running_reqs"),
         waiting=_added(ranks, "num_waiting_reqs"),
@@ -271,6 +272,7 @@ def _snapshot(doc: Doc) -> Load | None:
         hit_ratio=_averaged(ranks, "cache_hit_rate"),
         progress=_steps(ranks),
         slots=int(slots) if slots else None,
+        cache=int(cache) if cache else None,
     )
 
 
@@ -428,6 +430,13 @@ _PYTHON = Runtime(
     load=load,
     drops=DROPS,
     upstream_model=upstream_model,
+    extras={
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repeat_penalty": "repetition_penalty",
+        "chat_template_kwargs": "chat_template_kwargs",
+        "thinking": "reasoning_content",
+    },
     rules=RULES,
     # The server closes idle connections after 5 s (sheet: sglang 8).
     idle=4.0,

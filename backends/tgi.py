@@ -63,7 +63,11 @@ CELLS: Mapping[tuple[Wire, Op], Cell] = {
     (Wire.OPENAI, Op.IMAGES): _no("serve an image model with LocalAI"),
     (Wire.OPENAI, Op.IMAGE_EDITS): _no("use a cloud provider (runtime openai) that edits images"),
     (Wire.OPENAI, Op.TOKENIZE): Cell(
-        Support.YES, "/tokenize", "text only; answers a list of {id, text, start, stop}"
+        Support.YES,
+        "/tokenize",
+        "text only; answers a list of {id, text, start, stop}",
+        # Sheet: tgi 2. It takes a chat's body, tools and all.
+        chat_path="/chat_tokenize",
     ),
     (Wire.OPENAI, Op.DETOKENIZE): _no(
         "serve the model with vLLM, SGLang or llama-server", "it can tokenize but not back"
@@ -123,13 +127,13 @@ def load(evidence: Evidence) -> Load:
     batch over the capacity, which is above the true use. ``progress`` counts forward passes."""
     page = evidence.get("/metrics", NO_ANSWER)
     text = page.text if page.status == 200 else ""
+    cache = total(text, "tgi_batch_max_total_tokens")
     return Load(
         running=total(text, "tgi_batch_current_size"),
         waiting=total(text, "tgi_queue_size"),
-        kv_used=_share(
-            total(text, "tgi_batch_current_max_tokens"), total(text, "tgi_batch_max_total_tokens")
-        ),
+        kv_used=_share(total(text, "tgi_batch_current_max_tokens"), cache),
         progress=total(text, "tgi_batch_inference_count"),
+        cache=int(cache) if cache else None,
     )
 
 

@@ -91,7 +91,9 @@ CELLS: Mapping[tuple[Wire, Op], Cell] = {
     (Wire.OPENAI, Op.IMAGE_EDITS): _no(
         "use a cloud provider (runtime openai) that edits images", "it makes no images"
     ),
-    (Wire.OPENAI, Op.TOKENIZE): Cell(Support.YES, "/tokenize", "prompt or messages"),
+    (Wire.OPENAI, Op.TOKENIZE): Cell(
+        Support.YES, "/tokenize", "prompt or messages", chat_path="/tokenize"
+    ),
     (Wire.OPENAI, Op.DETOKENIZE): Cell(Support.YES, "/detokenize", "answers {prompt}"),
     (Wire.ANTHROPIC, Op.MESSAGES): _generates("/v1/messages"),
     (Wire.ANTHROPIC, Op.COUNT_TOKENS): _generates("/v1/messages/count_tokens"),
@@ -192,7 +194,21 @@ def load(evidence: Evidence) -> Load:
         progress=_sum(
             total(text, "vllm:generation_tokens_total"), total(text, "vllm:prompt_tokens_total")
         ),
+        cache=_cache(text),
     )
+
+
+def _cache(text: str) -> int | None:
+    """Tokens of KV cache over all engines: older ones only say their blocks (sheet: vllm 5)."""
+    tokens = 0
+    for labels, _ in series(text, "vllm:cache_config_info"):
+        said = labels.get("kv_cache_size_tokens", "")
+        blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+        if said.isdecimal():
+            tokens += int(said)
+        elif blocks.isdecimal() and size.isdecimal():
+            tokens += int(blocks) * int(size)
+    return tokens or None
 
 
 def _mean(text: str, name: str) -> float | None:
@@ -287,6 +303,14 @@ _PYTHON = Runtime(
     # One picks a rank past the engine's own balancing, one jumps its queue (sheet: vllm 10).
     drops=frozenset({"x-data-parallel-rank", "x-vllm-priority"}),
     rewrite=rewrite,
+    extras={
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repeat_penalty": "repetition_penalty",
+        "chat_template_kwargs": "chat_template_kwargs",
+        "thinking": "reasoning",
+        "truncate": "truncate_prompt_tokens",
+    },
     rules=RULES,
     # The server closes idle connections after 5 s (sheet: vllm 8).
     idle=4.0,

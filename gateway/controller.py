@@ -6,18 +6,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from backends import BY_NAME, PLAIN, RUNTIMES
 from gateway import __version__
 from gateway.config import Config, ConfigError
 from gateway.control.exposition import State, exposition
+from gateway.control.gpu_rows import rows as rows_of
+from gateway.control.gpu_watch import About, GpuWatch, tell
 from gateway.control.metrics import Metrics
+from gateway.core.energy import Work
+from gateway.core.gpus import Panorama
 from gateway.core.runtime import Runtime
-from gateway.core.types import Backend, Fleet
+from gateway.core.types import ROUTABLE, Backend, Fleet, Health
 from gateway.demo.child import DemoEngine, DemoError
 from gateway.sensors.discover import Discoverer
+from gateway.sensors.gpu_sense import GpuSense
 from gateway.sensors.loop import Sensors
 from gateway.sockets import address
 from gateway.state.board import Board
@@ -27,6 +33,9 @@ log = logging.getLogger("portico")
 
 FIRST_LOOK = 3.0
 """Seconds that the first look at all backends may hold the start up. A dead one does not."""
+
+ACCOUNTS = 1.0
+"""Seconds between two looks at what ended requests have cost."""
 
 FIXED = ("host", "port", "workers", "tls_cert", "tls_key")
 """Settings of ``server`` that only a restart changes."""
@@ -40,7 +49,8 @@ def rows(name: str, variant: str) -> Runtime | None:
 
 class Controller:
     """``see(fleet)`` is called with every new fleet, ``configured(config)`` with a configuration
-    that took over; ``load`` reads it again."""
+    that took over; ``load`` reads it again; ``works`` gives the requests that have ended since it
+    was asked last, of all workers."""
 
     def __init__(
         self,
@@ -52,8 +62,12 @@ class Controller:
         load: Callable[[], Config],
         see: Callable[[Fleet], None],
         configured: Callable[[Config], None],
+        works: Callable[[], list[Work]],
     ) -> None:
         self.config = config
+        self.gpus = GpuWatch(config.gate.good_for)
+        self._board = board
+        self._works = works
         self.metrics = Metrics()
         self._port = port
         self._load = load
@@ -75,12 +89,66 @@ class Controller:
         )
         self.sensors.learn = config.learn
 
+        self.panorama = Panorama()
+        self._serving: frozenset[str] = frozenset()
+        self.gpu_sense = GpuSense(
+            self._backends,
+            config.gpus,
+            config.gpu_interval,
+            self.see_gpus,
+        )
+
     def _publish(self, fleet: Fleet) -> None:
+        serving = frozenset(name for name, one in fleet.sights.items() if one.health in ROUTABLE)
+        if serving != self._serving:
+            self._serving = serving
+            self.gpu_sense.engine_changed()
         self.metrics.fleet(fleet)
         self._see(fleet)
 
+    def _backends(self) -> Iterable[Backend]:
+        return self.sensors.fleet.backends.values()
+
+    def see_gpus(self, panorama: Panorama) -> None:
+        """Take over what the sensors saw of the GPUs, and judge it."""
+        self.panorama = panorama
+        self._judge()
+
+    def _judge(self) -> None:
+        known, events = self.gpus.look(self.panorama, self._abouts(), time.monotonic())
+        for event in events:
+            tell(event)
+            if event.code:
+                self.metrics.gpu_gate(event.backend, event.code)
+        self.sensors.gpus(known)
+
+    def _abouts(self) -> dict[str, About]:
+        """What the judges of the GPUs want to know of each backend."""
+        found: dict[str, About] = {}
+        for name, sight in self.sensors.beliefs().items():
+            pulse, load = self._board.pulse(name), sight.load
+            found[name] = About(
+                mode=self.config.gate.of(name),
+                away=sight.health is Health.DOWN,
+                busy=pulse.in_flight > 0 or (load.running or 0) > 0,
+                oldest=pulse.oldest,
+                kv_used=load.kv_used,
+            )
+        return found
+
+    async def _keep_accounts(self) -> None:
+        """Once a second: who has used what. Also what time alone changes in a verdict."""
+        while True:
+            await asyncio.sleep(ACCOUNTS)
+            self._judge()
+            self.gpus.learn(self._works())
+            for share in self.gpus.settle(self._abouts(), time.monotonic()):
+                self.metrics.charge(*share.owner, share.joules, share.seconds)
+
     async def start(self) -> None:
         """Look at everything once, and start the demo engine where nothing is found."""
+        self._tasks.spawn(self._keep_accounts(), "GPU accounts")
+        self.gpu_sense.start()
         await self.sensors.start(FIRST_LOOK)
         if self.config.demo and not self.sensors.fleet.backends:
             await self._start_demo()
@@ -119,7 +187,9 @@ class Controller:
             return
         self.config = self._settled(config)
         self.sensors.learn = config.learn
+        self.gpus.hold = config.gate.good_for
         await self.sensors.replace((*config.backends, *self._extra))
+        self.gpu_sense.configure(config.gpus, config.gpu_interval)
         self._configured(self.config)
         self.metrics.reload("success")
         log.info("reloaded: %d backends, %d public names", len(config.backends), len(config.models))
@@ -145,12 +215,14 @@ class Controller:
         for state in (self.metrics.state(), *states):
             total.merge(state)
         total.fleet(self.sensors.fleet)
+        total.readings(rows_of(self.panorama, self.gpus.sick(), self.gpus.energy.joules()))
         total.set_in_flight_source(lambda: in_flight)
         total.set_queued_source(lambda: queued)
         return await asyncio.to_thread(exposition, total.snapshot(), accept)
 
     async def close(self) -> None:
         await self._tasks.cancel_all()
+        await self.gpu_sense.stop()
         await self.sensors.stop()
         await self._demo.stop()
 

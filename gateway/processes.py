@@ -15,7 +15,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from gateway import __version__
 from gateway.config import Config
 from gateway.control.exposition import State
 from gateway.control.gathered import Gathered
+from gateway.control.gpu_watch import GpuWatch
 from gateway.control.openapi import document
 from gateway.controller import Controller
+from gateway.core.energy import Work
 from gateway.core.errors import Refusal
 from gateway.core.types import Doc, Fleet, Op
 from gateway.dialects import ROUTES
@@ -108,11 +110,13 @@ class Ties:
 @dataclass(frozen=True, slots=True)
 class Legacy:
     """What a control process leaves to the next: the configuration that took over last, which
-    need not be what the file says now, and all that was counted."""
+    need not be what the file says now, all that was counted, and what is held against GPUs, which
+    a restart of ours does not heal."""
 
     config: Config
     own: State
     gathered: Gathered
+    gpus: GpuWatch
 
 
 class Serving(ABC):
@@ -204,6 +208,7 @@ class Alone(Serving):
             load=setting.load,
             see=self.worker.see,
             configured=self._configured,
+            works=self.worker.take_works,
         )
         self.worker.configure(setting.config)
 
@@ -292,6 +297,7 @@ class Working(Serving):
             if self._told != self.worker.reported and self._spoke.connected.is_set():
                 self._told = self.worker.reported
                 self._tell_counts(UNASKED)
+                self._spoke.say("works", self.worker.take_works())
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Ask the control process, which asks all the others. One that has died is replaced in a
@@ -363,6 +369,8 @@ class Controlling:
         self._hub = Hub(self._hear, self._greeting)
         self._asked = Asked()
         self._looked = False
+        self._found: Mapping[str, str] = {}
+        self._works: list[Work] = []
         legacy: Legacy | None = ties.kept.read()
         self._gathered = Gathered() if legacy is None else legacy.gathered
         self.controller = Controller(
@@ -373,9 +381,15 @@ class Controlling:
             load=setting.load,
             see=self._see,
             configured=self._configured,
+            works=self._take_works,
         )
         if legacy is not None:
             self.controller.metrics.merge(legacy.own)
+            self.controller.gpus = legacy.gpus
+
+    def _take_works(self) -> list[Work]:
+        works, self._works = self._works, []
+        return works
 
     def _see(self, fleet: Fleet) -> None:
         if self._looked:
@@ -398,6 +412,8 @@ class Controlling:
                 sensors.learned(*content)
             case "stale":
                 sensors.stale(*content)
+            case "works":
+                self._works += content
             case "counts":
                 number, state, now = content
                 self._gathered.told(worker, state, time.monotonic())
@@ -411,15 +427,16 @@ class Controlling:
 
     def _keep(self) -> None:
         """Leave all to the next control process, should this one be killed now."""
-        metrics, config = self.controller.metrics, self.controller.config
-        self._ties.kept.write(Legacy(config, metrics.state(), self._gathered))
-        self._to_keep = False
+        controller = self.controller
+        state, gpus = controller.metrics.state(), controller.gpus
+        self._ties.kept.write(Legacy(controller.config, state, self._gathered, gpus))
+        self._to_keep, self._found = False, gpus.found
 
     async def _keep_keeping(self) -> None:
         while True:
             await asyncio.sleep(TELL_EVERY)
             self._gathered.tidy(self._hub.workers, time.monotonic())
-            if self._to_keep:
+            if self._to_keep or self._found != self.controller.gpus.found:
                 self._keep()
 
     async def _page(self, worker: str, number: int, accept: str) -> None:

@@ -12,14 +12,15 @@ from gateway.config import Config
 from gateway.control.metrics import Metrics
 from gateway.controller import rows
 from gateway.core.catalog import build
-from gateway.core.types import Fleet, Outcome, PublicModel
+from gateway.core.energy import Work, work
+from gateway.core.types import ROUTABLE, Fleet, Health, Outcome, PublicModel
 from gateway.edge.attempts import Senses
 from gateway.edge.front import FrontServer
 from gateway.edge.handler import Handler, OwnPages
 from gateway.edge.outbox import Outbox
 from gateway.edge.upstream import Pool
 from gateway.logs import AccessLog
-from gateway.policies import POLICIES
+from gateway.policies import policies_for
 from gateway.sockets import BACKLOG
 from gateway.state.board import Board
 
@@ -28,6 +29,10 @@ POLL = 0.05
 
 HOUSEKEEPING = 0.1
 """Seconds between writes of gathered access lines and of this process's traffic to the page."""
+
+AWAY = frozenset({Health.DOWN, Health.LOADING})
+MOST_WORKS = 20_000
+"""Ended requests that wait to be told to the control side; it asks once a second at least."""
 
 NOTHING = Fleet(0, 0.0, {}, {})
 
@@ -47,6 +52,7 @@ class Worker:
         self.metrics = Metrics()
         self.fleet = NOTHING
         self.reported = 0
+        self._works: list[Work] = []
         self._access = access
         self._board = board
         self._public: tuple[PublicModel, ...] = ()
@@ -68,10 +74,18 @@ class Worker:
         self.reported += 1
         self.metrics.observe(outcome)
         self._access.write(outcome)
+        if len(self._works) < MOST_WORKS and (done := work(outcome, time.monotonic())):
+            self._works.append(done)
+
+    def take_works(self) -> list[Work]:
+        """The requests that have ended since this was asked last, for energy and speed."""
+        works, self._works = self._works, []
+        return works
 
     def _do_chores(self) -> None:
         self.flush()
         self._board.show()
+        self._board.lore.tidy(time.monotonic())
         self._chores = self._loop.call_later(HOUSEKEEPING, self._do_chores)
 
     def flush(self) -> None:
@@ -84,7 +98,7 @@ class Worker:
         self.handler.tables = replace(
             self.handler.tables,
             keyring=config.keyring,
-            policies=POLICIES,
+            policies=policies_for([config.policy, *(model.policy for model in config.models)]),
             policy=config.policy,
             max_body=config.server.max_body,
             stream_usage=config.server.stream_usage,
@@ -99,6 +113,8 @@ class Worker:
         gone = {backend.url for backend in self.fleet.backends.values()} - kept
         for name in fleet.backends:
             self._board.name(name)
+            if _back(name, self.fleet, fleet):
+                self._board.lore.restarted(name)
         self.fleet = fleet
         catalog = build(fleet, self._public, rows)
         tables = self.handler.tables = replace(self.handler.tables, catalog=catalog, ways={})
@@ -145,3 +161,9 @@ class Worker:
         self._pool.close()
         self._chores.cancel()
         self.flush()
+
+
+def _back(name: str, before: Fleet, after: Fleet) -> bool:
+    """Whether a backend was away and is there again, so that its engine began anew."""
+    was, now = before.sights.get(name), after.sights.get(name)
+    return bool(was and now and was.health in AWAY and now.health in ROUTABLE)

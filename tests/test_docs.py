@@ -15,10 +15,12 @@ import pytest
 import yaml
 
 from gateway.cli import parser
-from gateway.config import ConfigError, Overrides, load
+from gateway.config import ConfigError, Overrides
+from gateway.config.load import load
 from gateway.config.model import Document
 from gateway.control.families import FAMILIES
 from gateway.core.errors import KINDS
+from gateway.core.gpu_gate import RULES as FINDINGS
 from gateway.core.health import RULES
 from tests.deploy.common import exposed, names
 from tools import config_reference
@@ -93,7 +95,7 @@ def test_settings_without_effect_are_settings() -> None:
 
 def test_every_portico_command_can_be_typed() -> None:
     found = all_commands("portico")
-    assert {line[1] for _, line in found} == {"serve", "check", "doctor", "keys"}
+    assert {line[1] for _, line in found} == {"serve", "check", "doctor", "gpu-agent", "keys"}
     for page, line in found:
         complaint = io.StringIO()
         try:
@@ -221,6 +223,13 @@ def test_the_table_of_refusals_is_that_of_the_kinds() -> None:
 def test_the_table_of_health_rules_is_in_their_order() -> None:
     told = [cells[0] for cells in rows(ARCHITECTURE, "| rule | when | belief |")]
     assert told == [f"`{rule.__name__}`" for rule in RULES]
+
+
+def test_the_table_of_gpu_findings_is_that_of_the_gate() -> None:
+    told = rows(ARCHITECTURE, "| finding | when | ends |")
+    assert [(cells[0], cells[2]) for cells in told] == [
+        (f"`{rule.code}`", rule.until.value) for rule in FINDINGS
+    ]
 
 
 def texts() -> set[str]:

@@ -27,7 +27,6 @@ from gateway.config import model, overlay, units  # noqa: E402
 PAGE = ROOT / "docs" / "configuration.md"
 
 NOT_YET: Mapping[str, str] = {
-    "backends[].gpus": "no GPU is read",
     "store.url": "nothing is kept in it",
     "store.url_file": "nothing is kept in it",
 }
@@ -212,6 +211,8 @@ def _shown(shape: Mapping[str, Any], text: str = "text") -> str:
     if "const" in shape:
         return f"`{shape['const']}`"
     match shape.get("type"):
+        case "object":
+            return "mapping of these to weights"
         case "array":
             return f"list: {_shown(shape['items'], text)}"
         case "integer":

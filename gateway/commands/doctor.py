@@ -13,7 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import backends as book
+from gateway.commands import doctor_gpus
 from gateway.commands.common import add_config_arguments, read_config
+from gateway.commands.doctor_gpus import Findings, look, matched
 from gateway.config import Config
 from gateway.core.health import NOTHING, Observation, Reply, follow, step
 from gateway.core.runtime import Runtime, Support
@@ -30,6 +32,8 @@ from gateway.sensors.probe import (
     observe,
 )
 
+NO_GPUS = Findings()
+
 PORTS = tuple(dict.fromkeys(port for row in book.RUNTIMES for port in row.ports))
 
 
@@ -43,11 +47,12 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args)
     if config is None:
         return 2
-    reports = diagnose(asyncio.run(examine(config)), config)
+    examined, gpus = asyncio.run(examine_all(config))
+    reports = diagnose(examined, config)
     write = as_json if args.json else as_text
-    sys.stdout.write(write(reports, config))
+    sys.stdout.write(write(reports, config, gpus))
     sys.stdout.flush()
-    return 1 if any(report.problems for report in reports) else 0
+    return 1 if _count(reports, gpus) else 0
 
 
 # -- looking --------------------------------------------------------------------------------------
@@ -78,6 +83,12 @@ class Report:
     @property
     def row(self) -> Runtime | None:
         return self.who.row if isinstance(self.who, Identity) else None
+
+
+async def examine_all(config: Config) -> tuple[list[Report], Findings]:
+    """Backends first, since the GPUs of those that were discovered are looked for as well."""
+    reports = await examine(config)
+    return reports, await look([report.backend for report in reports], config)
 
 
 async def examine(config: Config) -> list[Report]:
@@ -361,13 +372,22 @@ CHECKS: tuple[Check, ...] = (
 # -- telling --------------------------------------------------------------------------------------
 
 
-def as_json(reports: Sequence[Report], config: Config) -> str:
+def as_json(reports: Sequence[Report], config: Config, gpus: Findings = NO_GPUS) -> str:
     """One object on one line; ``models`` are ids, ``context`` their lengths in tokens."""
     doc = {
-        "backends": [_entry(report) for report in reports],
-        "problems": sum(len(report.problems) for report in reports),
+        "backends": [
+            {**_entry(report), "gpus": matched(gpus, report.backend.name)} for report in reports
+        ],
+        "gpus": doctor_gpus.entries(gpus),
+        "gpu_sources": [asdict(source) for source in gpus.sources],
+        "problems": _count(reports, gpus),
     }
     return json.dumps(doc) + "\n"
+
+
+def _count(reports: Sequence[Report], gpus: Findings) -> int:
+    told = sum(len(report.problems) for report in reports)
+    return told + len(doctor_gpus.problems(gpus))
 
 
 def _entry(report: Report) -> dict[str, Any]:
@@ -386,12 +406,12 @@ def _entry(report: Report) -> dict[str, Any]:
     }
 
 
-def as_text(reports: Sequence[Report], config: Config) -> str:
-    """A paragraph for each backend, then what it comes to."""
-    lines = [line for report in reports for line in (*_paragraph(report), "")]
+def as_text(reports: Sequence[Report], config: Config, gpus: Findings = NO_GPUS) -> str:
+    """A paragraph for each backend and each GPU, then what it comes to."""
+    lines = [line for report in reports for line in (*_paragraph(report, gpus), "")]
     if not reports:
         lines += [*_nobody(config), ""]
-    lines += ["GPUs: not examined by this version", _sum(reports)]
+    lines += [*doctor_gpus.lines(gpus), "", _sum(_count(reports, gpus))]
     return "\n".join(lines) + "\n"
 
 
@@ -402,12 +422,11 @@ def _nobody(config: Config) -> Iterator[str]:
     yield "Start an engine, or name one: portico serve --backend http://HOST:PORT"
 
 
-def _sum(reports: Sequence[Report]) -> str:
-    count = sum(len(report.problems) for report in reports)
+def _sum(count: int) -> str:
     return "No problem found." if not count else f"{count} problem{'s' * (count > 1)} found."
 
 
-def _paragraph(report: Report) -> Iterator[str]:
+def _paragraph(report: Report, gpus: Findings) -> Iterator[str]:
     backend, sight, row = report.backend, report.sight, report.row
     yield f"{backend.name}  {backend.url}{'  (discovered)' if backend.discovered else ''}"
     if isinstance(report.who, Identity) and row is not None:
@@ -420,6 +439,8 @@ def _paragraph(report: Report) -> Iterator[str]:
         yield from _models(sight)
         yield f"  load      {_load(row, sight.load)}"
         yield from _surfaces(row)
+    if row is None or not row.cloud:
+        yield f"  GPUs      {matched(gpus, backend.name)}"
     for problem in report.problems:
         yield f"  PROBLEM   {problem.problem}"
         yield f"  remedy    {problem.remedy}"

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
+from gateway.core.gpu_gate import Mode
+from gateway.core.gpus import Gpus
 from gateway.core.queue import Bounds
 from gateway.core.types import Backend, PublicModel, Target, Timeouts
 
 from .addresses import split_runtime
-from .model import BackendDoc, GpusDoc, ModelDoc, RoutingDoc, ServerDoc
-from .values import Gpus, Server, StreamUsage
+from .model import BackendDoc, GpuDoc, GpusDoc, ModelDoc, RoutingDoc, ServerDoc
+from .values import Gate, Server, StreamUsage
 
 
 def server(doc: ServerDoc, base: Path) -> Server:
@@ -51,8 +53,15 @@ def gpus(docs: Sequence[BackendDoc], names: Sequence[str]) -> dict[str, Gpus]:
     return {name: _gpus(doc.gpus) for doc, name in pairs if doc.gpus is not None}
 
 
+def gate(doc: GpuDoc, docs: Sequence[BackendDoc], names: Sequence[str]) -> Gate:
+    pairs = zip(docs, names, strict=True)
+    modes = {name: Mode(one.gpu_gate) for one, name in pairs if one.gpu_gate is not None}
+    return Gate(Mode(doc.gate), doc.good_for, modes)
+
+
 def _gpus(doc: GpusDoc) -> Gpus:
-    return Gpus(doc.agent, doc.dcgm, doc.devices)
+    key = None if doc.key is None else doc.key.get_secret_value()
+    return Gpus(doc.agent, doc.dcgm, doc.devices, key)
 
 
 def queue(doc: RoutingDoc) -> Bounds:

@@ -6,13 +6,15 @@ from typing import Any
 
 import yaml
 
+from gateway.core.gpus import Gpus
 from gateway.core.keys import PREFIX
 from gateway.core.priority import NAMES
 from gateway.core.types import PASSTHROUGH, Backend, Caller, PublicModel, Target
+from gateway.policies import POLICIES, read
 
 from .addresses import without_password
 from .units import show_seconds, show_size
-from .values import Config, Gpus, KeyEntry, Server
+from .values import Config, KeyEntry, Server
 
 MASK = "***"
 
@@ -51,10 +53,15 @@ def document(config: Config) -> dict[str, Any]:
     return _given(
         {
             "server": _server(config.server),
-            "backends": [_backend(one, config.gpus.get(one.name)) for one in config.backends],
+            "backends": [_backend(one, config) for one in config.backends],
             "models": [_model(one) for one in config.models],
             "auth": _given({"keys": keys, "admin_keys": admins}),
             "routing": _routing(config),
+            "gpu": {
+                "interval": show_seconds(config.gpu_interval),
+                "gate": config.gate.mode.value,
+                "good_for": show_seconds(config.gate.good_for),
+            },
             "store": _given({"url": config.store_url and without_password(config.store_url)}),
         }
     )
@@ -64,7 +71,7 @@ def _routing(config: Config) -> dict[str, Any]:
     queue = config.queue
     return _given(
         {
-            "policy": config.policy,
+            "policy": _policy(config.policy),
             "queue": {
                 "max": queue.max,
                 "timeout": show_seconds(queue.timeout),
@@ -99,7 +106,8 @@ def _server(server: Server) -> dict[str, Any]:
     )
 
 
-def _backend(backend: Backend, gpus: Gpus | None) -> dict[str, Any]:
+def _backend(backend: Backend, config: Config) -> dict[str, Any]:
+    gpus, gate = config.gpus.get(backend.name), config.gate.modes.get(backend.name)
     secret = backend.secret if backend.secret == PASSTHROUGH else backend.secret and MASK
     waits = backend.timeouts
     return _given(
@@ -112,6 +120,7 @@ def _backend(backend: Backend, gpus: Gpus | None) -> dict[str, Any]:
             "weight": backend.weight,
             "max_concurrency": backend.max_concurrency,
             "gpus": gpus and _gpus(gpus),
+            "gpu_gate": gate and gate.value,
             "timeouts": {
                 "connect": show_seconds(waits.connect),
                 "first_byte": show_seconds(waits.first_byte),
@@ -122,7 +131,14 @@ def _backend(backend: Backend, gpus: Gpus | None) -> dict[str, Any]:
 
 
 def _gpus(gpus: Gpus) -> dict[str, Any]:
-    return _given({"agent": gpus.agent, "dcgm": gpus.dcgm, "devices": list(gpus.devices)})
+    return _given(
+        {
+            "agent": gpus.agent,
+            "key": gpus.key and MASK,
+            "dcgm": gpus.dcgm,
+            "devices": list(gpus.devices),
+        }
+    )
 
 
 def _model(model: PublicModel) -> dict[str, Any]:
@@ -131,9 +147,13 @@ def _model(model: PublicModel) -> dict[str, Any]:
             "name": model.name,
             "targets": [_target(target) for target in model.targets],
             "fallbacks": list(model.fallbacks),
-            "policy": model.policy,
+            "policy": model.policy and _policy(model.policy),
         }
     )
+
+
+def _policy(name: str) -> str | dict[str, float]:
+    return name if name in POLICIES else read(name)
 
 
 def _target(target: Target) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from pydantic import BeforeValidator, SecretStr, WithJsonSchema
 
 from backends import BY_NAME
 from gateway.core.capacity import LEARN
+from gateway.core.gpu_gate import Mode
 from gateway.core.keys import PREFIX
 from gateway.core.priority import LEVELS
 from gateway.core.types import Op
-from gateway.policies import POLICIES
+from gateway.policies import POLICIES, spelt
 
 from . import units
 from .addresses import backend_url, http_url, listen_host, split_runtime, store_url
@@ -146,6 +147,16 @@ def workers(value: object) -> int | str:
         raise ValueError("must be 'auto' (one per core) or a whole number, 1 to 1024") from None
 
 
+def policy(value: object) -> str:
+    """A policy's name, or a mapping of names to weights, which becomes the mix's own name."""
+    if not isinstance(value, dict):
+        return one_of(POLICY_NAMES)(value)
+    if not value:
+        raise ValueError("is empty; name a policy, or policies with weights: {auto: 2, session: 1}")
+    weights = {one_of(POLICY_NAMES)(name): share(weight) for name, weight in value.items()}
+    return next(iter(weights)) if len(weights) == 1 else spelt(weights)
+
+
 def runtime_url(value: object) -> str:
     """A backend's base URL, perhaps with ``RUNTIME+`` in front, which is kept."""
     runtime, url = split_runtime(text(value).strip())
@@ -233,12 +244,28 @@ RuntimeName = Annotated[
 ]
 PolicyName = Annotated[
     str,
-    _typed(one_of(POLICY_NAMES)),
-    WithJsonSchema({"type": "string", "enum": list(POLICY_NAMES)}),
+    _typed(policy),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": list(POLICY_NAMES)},
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "propertyNames": {"enum": list(POLICY_NAMES)},
+                    "additionalProperties": _SHARE,
+                },
+            ]
+        }
+    ),
 ]
 USAGE = ("limits", "always", "never")
 StreamUsage = Annotated[
     str, _typed(one_of(USAGE)), WithJsonSchema({"type": "string", "enum": list(USAGE)})
+]
+GATES = tuple(mode.value for mode in Mode)
+Gate = Annotated[
+    str, _typed(one_of(GATES)), WithJsonSchema({"type": "string", "enum": list(GATES)})
 ]
 Host = Annotated[str, _url(listen_host), WithJsonSchema({"type": "string", "minLength": 1})]
 Port = Annotated[int, _typed(whole(0, 65535)), WithJsonSchema(_integer(0, 65535))]

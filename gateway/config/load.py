@@ -68,6 +68,8 @@ def load(path: Path | None, env: Mapping[str, str], cli: Overrides) -> Config:
         origins=tuple((where(at), origin) for at, origin in faults.origins.items()),
         entries=keyring.entries(callers, admins),
         gpus=build.gpus(doc.backends, _all(names)),
+        gate=build.gate(doc.gpu, doc.backends, _all(names)),
+        gpu_interval=doc.gpu.interval,
     )
     warnings += keyring.warn(callers, admins) + warn.warnings(config)
     warnings += [] if path is None else warn.exposed(path, raw)

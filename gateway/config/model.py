@@ -80,14 +80,28 @@ class TimeoutsDoc(Section):
 
 
 class GpusDoc(Section):
-    """Which GPUs a backend runs on, where that cannot be found out."""
+    """Which GPUs a backend runs on. For an engine on this host that is found out; for one on
+    another host somebody there has to tell."""
 
     agent: f.Address | None = None
-    """Address of 'portico gpu-agent' on the backend's host."""
+    """Address of 'portico gpu-agent' on the backend's host, such as http://10.0.0.11:9835. Other
+    backends of that host need not repeat it."""
+    key: f.UpstreamKey | None = None
+    """Key of the agent."""
+    key_file: f.File | None = None
+    """File that holds the key of the agent."""
     dcgm: f.Address | None = None
-    """Metrics page of a DCGM exporter on the backend's host."""
+    """Metrics page of a DCGM exporter on the backend's host, such as
+    http://10.0.0.11:9400/metrics; it tells no processes, so name the devices."""
     devices: tuple[f.Device, ...] = ()
-    """GPUs by index or UUID."""
+    """GPUs by index or UUID (of a MIG instance, too), instead of those found by process."""
+
+    @field_validator("dcgm")
+    @classmethod
+    def _one_source(cls, dcgm: str | None, info: ValidationInfo) -> str | None:
+        if dcgm is not None and info.data.get("agent") is not None:
+            raise ValueError("stands beside 'agent'; keep one of the two")
+        return dcgm
 
 
 class BackendDoc(Section):
@@ -112,6 +126,8 @@ class BackendDoc(Section):
     """Most requests that the engine is given at once."""
     gpus: GpusDoc | None = None
     """Where the engine's GPUs can be watched."""
+    gpu_gate: f.Gate | None = None
+    """What a sick or slow GPU means for this backend; gpu.gate when left out."""
     timeouts: TimeoutsDoc = TimeoutsDoc()
     """How long to wait for this engine."""
 
@@ -237,6 +253,18 @@ class RoutingDoc(Section):
     to 200. Off when left out."""
 
 
+class GpuDoc(Section):
+    """How GPUs are looked at and judged."""
+
+    interval: f.Seconds = 1.0
+    """How often the GPUs of this host, and the agents of others, are read."""
+    gate: f.Gate = "enforce"
+    """What a sick or slow GPU means for its backend: enforce (no new requests while it is sick,
+    fewer while it is throttled), warn (a line in the log and a metric), or off."""
+    good_for: f.Seconds = 30.0
+    """How long the readings of a GPU must have been good before it is trusted again."""
+
+
 class StoreDoc(Section):
     """Where state that outlives a restart is kept."""
 
@@ -256,4 +284,5 @@ class Document(Section):
     models: tuple[ModelDoc, ...] = ()
     auth: AuthDoc = AuthDoc()
     routing: RoutingDoc = RoutingDoc()
+    gpu: GpuDoc = GpuDoc()
     store: StoreDoc = StoreDoc()

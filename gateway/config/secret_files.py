@@ -37,7 +37,8 @@ def fetch(tree: dict[str, Any], base: Path, faults: Faults) -> dict[str, Any]:
     the folder of the configuration file. Shapes that are wrong are left for the validation."""
     auth = tree.get("auth")
     found = dict(tree)
-    found["backends"] = _each(tree.get("backends"), ("backends",), "api_key", base, faults)
+    backends = _each(tree.get("backends"), ("backends",), "api_key", base, faults)
+    found["backends"] = _agents(backends, base, faults)
     found["store"] = _one(tree.get("store"), ("store",), "url", base, faults)
     if isinstance(auth, dict):
         keys = _each(auth.get("keys"), ("auth", "keys"), "key", base, faults)
@@ -69,6 +70,18 @@ def _one(item: Any, path: tuple[Step, ...], name: str, base: Path, faults: Fault
     except Unusable as error:
         faults.add(at, str(error))
         return item
+
+
+def _agents(items: Any, base: Path, faults: Faults) -> Any:
+    """Backends with the keys of their GPU agents."""
+    if not isinstance(items, list):
+        return items
+    return [
+        {**item, "gpus": _one(item["gpus"], ("backends", i, "gpus"), "key", base, faults)}
+        if isinstance(item, dict) and "gpus" in item
+        else item
+        for i, item in enumerate(items)
+    ]
 
 
 def _admins(auth: dict[str, Any], base: Path, faults: Faults) -> dict[str, Any]:

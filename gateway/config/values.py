@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gateway.core.gpu_gate import GOOD_FOR, Mode
+from gateway.core.gpus import Gpus
 from gateway.core.keys import Keyring
 from gateway.core.queue import PLAIN, Bounds
 from gateway.core.types import Backend, PublicModel
@@ -49,12 +51,16 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Gpus:
-    """Where a backend's GPUs can be watched. ``devices`` are indexes or UUIDs."""
+class Gate:
+    """What sick and slow GPUs mean: in general, and for single backends by name. ``good_for`` is
+    in seconds."""
 
-    agent: str | None = None
-    dcgm: str | None = None
-    devices: tuple[int | str, ...] = ()
+    mode: Mode = Mode.ENFORCE
+    good_for: float = GOOD_FOR
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+
+    def of(self, backend: str) -> Mode:
+        return self.modes.get(backend, self.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +77,9 @@ class KeyEntry:
 class Config:
     """Everything an operator may set. ``source`` is the file it was read from; ``origins`` are
     pairs of a setting and the option or variable that set it, for those not from the file;
-    ``warnings`` are lines for the operator; ``gpus`` is by backend name; ``queue`` is who may wait
-    at the door, ``learn`` whose word a backend's limit is taken from (core/capacity.py)."""
+    ``warnings`` are lines for the operator; ``gpus`` is by backend name, ``gpu_interval`` in
+    seconds; ``queue`` is who may wait at the door, ``learn`` whose word a backend's limit is taken
+    from (core/capacity.py)."""
 
     server: Server = Server()
     backends: tuple[Backend, ...] = ()
@@ -91,3 +98,5 @@ class Config:
     origins: tuple[tuple[str, str], ...] = ()
     entries: tuple[KeyEntry, ...] = ()
     gpus: Mapping[str, Gpus] = field(default_factory=dict)
+    gate: Gate = field(default_factory=Gate)
+    gpu_interval: float = 1.0

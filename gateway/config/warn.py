@@ -34,8 +34,6 @@ def warnings(config: Config) -> list[str]:
 def _not_yet(config: Config) -> Iterator[str]:
     if config.store_url is not None:
         yield f"store.url: {NOT_YET}"
-    for name in config.gpus:
-        yield f"backends '{name}': gpus {NOT_YET}"
 
 
 def _names(config: Config) -> Iterator[str]:

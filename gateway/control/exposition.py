@@ -40,12 +40,14 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a page is made from. ``process`` collects what the operating system knows."""
+    """What a page is made from. ``read`` are values that are not counted here but read from
+    somewhere, by family; ``process`` collects what the operating system knows."""
 
     state: State
     fleet: Fleet | None = None
     in_flight: Mapping[tuple[str, str], int] = field(default_factory=dict)
     queued: Mapping[str, int] = field(default_factory=dict)
+    read: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
     process: CollectorRegistry = field(default_factory=CollectorRegistry)
 
 
@@ -93,12 +95,13 @@ class _Page(Collector):
         state = self._snapshot.state
         gauges = _gauges(self._snapshot)
         for family in fam.FAMILIES:
+            read = self._snapshot.read.get(family.name, {})
             if family.name in state.counters:
-                yield _counter(family, state.counters[family.name])
+                yield _counter(family, {**state.counters[family.name], **read})
             elif family.name in state.histograms:
                 yield _histogram(family, state.histograms[family.name])
             else:
-                yield _gauge(family, gauges[family.name])
+                yield _gauge(family, {**gauges[family.name], **read})
         yield from self._snapshot.process.collect()
 
 

@@ -162,6 +162,68 @@ BACKEND_HITS = Family(
     ("backend",),
     "Share of prompt tokens that the engine found in its prefix cache, 0 to 1.",
 )
+_GPU = ("host", "gpu", "uuid", "backend")
+
+GPU_BUSY = Family(
+    "portico_gpu_utilization_ratio",
+    _G,
+    _GPU,
+    "Share of the last sampling period in which the GPU was at work, 0 to 1.",
+)
+GPU_MEMORY_USED = Family(
+    "portico_gpu_memory_used_bytes", _G, _GPU, "Memory of the GPU that is in use."
+)
+GPU_MEMORY_TOTAL = Family("portico_gpu_memory_total_bytes", _G, _GPU, "Memory of the GPU.")
+GPU_HEAT = Family("portico_gpu_temperature_celsius", _G, _GPU, "Temperature of the GPU.")
+GPU_POWER = Family("portico_gpu_power_watts", _G, _GPU, "Power that the GPU draws.")
+GPU_THROTTLED = Family(
+    "portico_gpu_throttled",
+    _G,
+    (*_GPU, "reason"),
+    "1 while the clocks of the GPU are held down for this reason, 0 if not.",
+)
+GPU_HEALTHY = Family(
+    "portico_gpu_healthy",
+    _G,
+    _GPU,
+    "1 if nothing is held against the GPU, 0 if an engine on it would get no new requests.",
+)
+GPU_ECC = Family(
+    "portico_gpu_ecc_errors_total",
+    _C,
+    (*_GPU, "kind"),
+    "Memory errors since the driver was loaded, corrected and uncorrected.",
+)
+GPU_XIDS = Family(
+    "portico_gpu_xid_errors_total",
+    _C,
+    (*_GPU, "xid"),
+    "Critical events of the driver, by NVIDIA's number, since they are listened for.",
+)
+GPU_JOULES = Family(
+    "portico_gpu_energy_joules_total",
+    _C,
+    _GPU,
+    "Energy that the GPU has drawn since it is watched.",
+)
+GPU_GATE = Family(
+    "portico_gpu_gate_events_total",
+    _C,
+    ("backend", "reason"),
+    "Times that a backend was held to be sick or slow for what its GPUs said.",
+)
+ENERGY = Family(
+    "portico_energy_joules_total",
+    _C,
+    ("model", "key"),
+    "Energy of GPUs while they worked, shared by the tokens in flight.",
+)
+GPU_SECONDS = Family(
+    "portico_gpu_seconds_total",
+    _C,
+    ("model", "key"),
+    "Time of GPUs while they worked, shared by the tokens in flight.",
+)
 RATE_LIMITED = Family(
     "portico_rate_limited_total",
     _C,
@@ -194,6 +256,19 @@ FAMILIES: tuple[Family, ...] = (
     BACKEND_WAITING,
     BACKEND_KV,
     BACKEND_HITS,
+    GPU_BUSY,
+    GPU_MEMORY_USED,
+    GPU_MEMORY_TOTAL,
+    GPU_HEAT,
+    GPU_POWER,
+    GPU_THROTTLED,
+    GPU_ECC,
+    GPU_XIDS,
+    GPU_HEALTHY,
+    GPU_JOULES,
+    GPU_GATE,
+    ENERGY,
+    GPU_SECONDS,
     RATE_LIMITED,
     RELOADS,
 )

@@ -130,6 +130,7 @@ class Metrics:
     _fleet: Fleet | None = field(init=False, default=None)
     _in_flight: InFlight = field(init=False, default=_no_in_flight)
     _queued: Queued = field(init=False, default=_nobody)
+    _read: Mapping[str, Mapping[Labels, float]] = field(init=False, default_factory=dict)
     _process: CollectorRegistry = field(init=False, default_factory=_processes)
 
     def __post_init__(self) -> None:
@@ -177,6 +178,10 @@ class Metrics:
         """Ask ``source`` for the requests that wait whenever a snapshot is taken."""
         self._queued = source
 
+    def readings(self, read: Mapping[str, Mapping[Labels, float]]) -> None:
+        """Take the newest values that others read, by family and labels."""
+        self._read = read
+
     def reload(self, result: str) -> None:
         """Count a reload of the configuration: 'success' or 'failure'."""
         self._count(fam.RELOADS, (result,)).value += 1
@@ -184,6 +189,15 @@ class Metrics:
     def rate_limited(self, key: str, limit: str) -> None:
         """Count a refusal for a key's limit. ``key`` is the key's name, never the key."""
         self._count(fam.RATE_LIMITED, (key, limit)).value += 1
+
+    def gpu_gate(self, backend: str, reason: str) -> None:
+        """Count that a backend was found sick or slow by its GPUs."""
+        self._count(fam.GPU_GATE, (backend, reason)).value += 1
+
+    def charge(self, model: str, key: str, joules: float, seconds: float) -> None:
+        """Count what GPUs have spent on the requests of a key for a model."""
+        self._count(fam.ENERGY, (model, key)).value += joules
+        self._count(fam.GPU_SECONDS, (model, key)).value += seconds
 
     def state(self) -> State:
         """Every count so far, as plain data that can be pickled and merged."""
@@ -215,6 +229,7 @@ class Metrics:
             self._fleet,
             dict(self._in_flight()),
             dict(self._queued()),
+            self._read,
             self._process,
         )
 

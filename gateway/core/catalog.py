@@ -81,10 +81,11 @@ def _places(backend: Backend, sight: Sight, rows: Rows) -> tuple[Place, ...]:
     if runtime is None:
         return ()
     models, sent = _allowed(backend, sight), envelope(backend, runtime)
+    weight = backend.weight * sight.gpu_factor
     if not models:
-        return (Place(backend, sight, runtime, None, "", backend.weight, sent),)
+        return (Place(backend, sight, runtime, None, "", weight, sent),)
     return tuple(
-        Place(backend, sight, runtime, m, runtime.upstream_model(m, sight), backend.weight, sent)
+        Place(backend, sight, runtime, m, runtime.upstream_model(m, sight), weight, sent)
         for m in models
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from gateway.core.gpu_gate import GOOD, Mode, Verdict
 from gateway.core.runtime import Answer
 from gateway.core.types import ROUTABLE, Doc, Health, Load, Model, Pulse, Sight
 
@@ -255,6 +256,34 @@ def become(sight: Sight, health: Health, detail: str, now: float) -> Sight:
     return replace(sight, health=health, detail=detail, since=since)
 
 
+@dataclass(frozen=True, slots=True)
+class GpuSight:
+    """What is known of a backend's GPUs (see ``Sight`` for the fields that it gets)."""
+
+    uuids: tuple[str, ...] = ()
+    verdict: Verdict = GOOD
+    mode: Mode = Mode.ENFORCE
+    room: float = 1.0
+    speeds: Mapping[str, float] = field(default_factory=dict)
+
+
+def gated(sight: Sight, gpus: GpuSight) -> Sight:
+    """The Sight to publish: what is believed of the engine, overruled by the rules of
+    ``gpu_gate`` where it would take requests on a sick GPU. Requests under way are left alone."""
+    enforced = gpus.mode is Mode.ENFORCE
+    found = replace(
+        sight,
+        gpus=gpus.uuids,
+        gpu_factor=gpus.verdict.factor if enforced else 1.0,
+        gpu_reason="" if gpus.mode is Mode.OFF else gpus.verdict.reason,
+        room=gpus.room,
+        speeds=gpus.speeds,
+    )
+    if not (enforced and gpus.verdict.sick and sight.health in ROUTABLE):
+        return found
+    return replace(found, health=Health.SICK, detail=gpus.verdict.said, since=gpus.verdict.since)
+
+
 def suspicious(sight: Sight, pulse: Pulse, now: float) -> bool:
     """True when an engine that answers its cheap check had better be asked the costly one."""
     if sight.health is Health.WEDGED:
@@ -281,7 +310,8 @@ def _gist(model: Model) -> tuple[Any, ...]:
     """What matters of an entry: vLLM stamps ``created`` and ``permission`` anew on every call
     (sheet: vllm 4)."""
     entry: Doc = {k: v for k, v in model.entry.items() if k not in ("created", "permission")}
-    return model.id, model.aliases, model.context, model.capabilities, model.loaded, entry
+    known = (model.id, model.aliases, model.context, model.capabilities, model.loaded)
+    return *known, entry, model.tag
 
 
 def _ids(models: tuple[Model, ...]) -> frozenset[str]:

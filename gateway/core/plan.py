@@ -6,30 +6,60 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.core.capacity import limit, open_for
 from gateway.core.catalog import Catalog, Entry, Place, resolve
+from gateway.core.cost import Brief, Known
 from gateway.core.errors import Refusal
 from gateway.core.fit import unfit, unsupported
+from gateway.core.prompt import NO_PROMPT
 from gateway.core.types import ROUTABLE, Call, Caller, Health
 
 LONGEST_PLAN = 4
 """How many backends one request may be tried on: more would multiply an outage's load."""
 
 
-@dataclass(frozen=True, slots=True)
+class Lore(Protocol):
+    """What is known beyond the fleet: caches, queues, speeds."""
+
+    def brief(self, call: Call, places: Sequence[Place], now: float) -> Brief: ...
+
+
+class NoLore:
+    """For those who plan without a memory: nothing is known of anybody."""
+
+    def brief(self, call: Call, places: Sequence[Place], now: float) -> Brief:
+        return Brief(NO_PROMPT, 0.0, 0.0, places, [Known()] * len(places))
+
+
+NO_LORE = NoLore()
+
+
+@dataclass(slots=True)
 class View:
     """What a policy sees. ``places`` are the candidates; ``turn`` counts requests, ``dice`` is
-    uniform in [0, 1); ``busy`` holds our own requests in flight by backend."""
+    uniform in [0, 1); ``busy`` holds our own requests in flight by backend; ``now`` is monotonic
+    seconds. The one change ever made to a View is that ``brief`` is kept once it was made."""
 
     call: Call
     places: Sequence[Place]
     busy: Mapping[str, int]
     turn: int
     dice: float
+    lore: Lore = NO_LORE
+    now: float = 0.0
+    made: Brief | None = None
 
     def in_flight(self, place: Place) -> int:
         return self.busy.get(place.backend.name, 0)
+
+    def brief(self) -> Brief:
+        """What is known of the places for this call. It costs most of a decision, so that only
+        policies that ask for it pay."""
+        if self.made is None:
+            self.made = self.lore.brief(self.call, self.places, self.now)
+        return self.made
 
 
 Policy = Callable[[View], list[float]]
@@ -38,10 +68,21 @@ Policy = Callable[[View], list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where to try, in order. ``label`` is the model's name for metrics."""
+    """Where to try, in order. ``label`` is the model's name for metrics; ``scores`` are the places'
+    (0 where there was nothing to choose) and ``briefs`` what the policies had asked for, one of
+    each name of the route that was ranked by such a policy."""
 
     label: str
     places: tuple[Place, ...]
+    scores: tuple[float, ...] = ()
+    briefs: tuple[Brief, ...] = ()
+
+    def brief_of(self, place: Place) -> Brief | None:
+        """What was known of a place, None when no policy had asked."""
+        for brief in self.briefs:
+            if any(other is place for other in brief.places):
+                return brief
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +140,38 @@ def plan(
     busy: Mapping[str, int],
     turn: int,
     dice: float,
+    lore: Lore = NO_LORE,
+    now: float = 0.0,
 ) -> Plan:
     """The places that can take the call now, best first. Raises Refusal: ``unsupported``,
     ``overloaded``."""
-    ranked: list[Place] = []
+    ranked: list[tuple[float, Place]] = []
+    briefs: list[Brief] = []
     for group in way.groups:
         places: Sequence[Place] = group.places
         if group.limited:
             places = [place for place in places if not full(place, busy)]
         if len(places) > 1:
-            scores = policies[group.policy or policy](View(call, places, busy, turn, dice))
-            places = [place for _, place in sorted(zip(scores, places, strict=True), key=_score)]
-        ranked += places
+            view = View(call, places, busy, turn, dice, lore, now)
+            scores = policies[group.policy or policy](view)
+            ranked += sorted(zip(scores, places, strict=True), key=_score)
+            if view.made is not None:
+                briefs.append(view.made)
+        elif places:
+            ranked.append((0.0, places[0]))
     if not ranked:
         raise way.refuse(busy)
+    if len(ranked) == 1:
+        return Plan(way.label, (ranked[0][1],), (0.0,))
     if len(way.groups) > 1:
         ranked = _once(ranked)
-    return Plan(way.label, tuple(ranked[:LONGEST_PLAN]))
+    ranked = ranked[:LONGEST_PLAN]
+    return Plan(
+        way.label,
+        tuple([place for _, place in ranked]),
+        tuple([score for score, _ in ranked]),
+        tuple(briefs),
+    )
 
 
 def favourite(
@@ -127,11 +183,13 @@ def favourite(
     busy: Mapping[str, int],
     turn: int,
     dice: float,
+    lore: Lore = NO_LORE,
+    now: float = 0.0,
 ) -> str:
     """The backend that the policy would give the call to if none were full. The way has to have
     a group."""
     group = way.groups[0]
-    scores = policies[group.policy or policy](View(call, group.places, busy, turn, dice))
+    scores = policies[group.policy or policy](View(call, group.places, busy, turn, dice, lore, now))
     return min(zip(scores, group.places, strict=True), key=_score)[1].backend.name
 
 
@@ -139,11 +197,10 @@ def _score(pair: tuple[float, Place]) -> float:
     return pair[0]
 
 
-def _once(places: Sequence[Place]) -> list[Place]:
+def _once(ranked: Sequence[tuple[float, Place]]) -> list[tuple[float, Place]]:
     """Each (backend, model) once, at its best rank."""
-    return list({(place.backend.name, place.asked): place for place in reversed(places)}.values())[
-        ::-1
-    ]
+    first = {(pair[1].backend.name, pair[1].asked): pair for pair in reversed(ranked)}
+    return list(first.values())[::-1]
 
 
 def _resolved(call: Call, caller: Caller, catalog: Catalog) -> Entry:

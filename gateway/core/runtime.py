@@ -23,12 +23,15 @@ class Support(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One surface of one runtime. ``path`` is where the engine has it; ``note`` is for people
-    (the flag, the kind of model, the oddity); ``remedy`` completes 'To get this, …' in a 501."""
+    (the flag, the kind of model, the oddity); ``remedy`` completes 'To get this, …' in a 501.
+    ``chat_path``, for a tokenizer, is where it takes the messages and tools of a chat and applies
+    the model's own template to them; empty if it takes text only."""
 
     support: Support
     path: str = ""
     note: str = ""
     remedy: str = ""
+    chat_path: str = ""
 
 
 class Verdict(StrEnum):
@@ -154,6 +157,9 @@ class Runtime:
     - ``drops``: request headers (lower case; a final ``*`` stands for any ending) of the caller
       that must not reach it, beyond those that never do. ``adds``: headers always sent.
     - ``rewrite(op, doc, model)``: the body as this engine wants it, or None if it may go as it is.
+    - ``extras``: fields beyond OpenAI's that its chat and completions take: our word -> its name.
+      The words: top_k, min_p, typical_p, repeat_penalty, repeat_last_n, num_keep (sampling),
+      chat_template_kwargs, suffix, thinking (past reasoning in a message), truncate (embeddings).
     - ``upstream_model(model, sight)``: the name to put in ``model`` (LoRA syntax and the like).
     - ``rules``: the phrase book; ``judge`` reads it.
     - ``event_fault(wire, op, event)``: (status, message) if a parsed stream event is an error in
@@ -190,6 +196,7 @@ class Runtime:
     drops: frozenset[str] = frozenset()
     adds: Mapping[str, str] = field(default_factory=dict)
     rewrite: Callable[[Op, Doc, Model | None], Doc | None] = no_rewrite
+    extras: Mapping[str, str] = field(default_factory=dict)
     upstream_model: Callable[[Model, Sight], str] = lambda model, sight: model.id
     rules: tuple[Rule, ...] = ()
     event_fault: Callable[[Wire, Op, Any], tuple[int, str] | None] = no_fault

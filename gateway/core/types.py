@@ -102,8 +102,8 @@ class Backend:
 @dataclass(frozen=True, slots=True)
 class Model:
     """One model as a backend lists it. ``id`` is what the backend is asked for; ``aliases`` are
-    other names it answers to; ``entry`` holds the backend's own fields of its list; ``lacks`` are
-    surfaces that this model is known not to have; ``context`` is in tokens."""
+    other names it answers to; ``entry`` holds the backend's own fields of its list; ``context`` is
+    in tokens; ``tag`` is its row of Ollama's ``/api/tags`` where the backend has that page."""
 
     id: str
     aliases: tuple[str, ...] = ()
@@ -111,13 +111,15 @@ class Model:
     context: int | None = None
     capabilities: frozenset[str] | None = None
     loaded: bool | None = None
+    tag: Doc = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """What an engine says about its own load; None where it does not say.
     ``kv_used`` and ``hit_ratio`` are 0..1; ``progress`` is any counter that moves while the engine
-    works (tokens generated so far); ``slots`` is how many requests it runs at once."""
+    works (tokens generated so far); ``slots`` is how many requests it runs at once, ``cache`` how
+    many tokens its KV cache holds."""
 
     running: float | None = None
     waiting: float | None = None
@@ -125,6 +127,7 @@ class Load:
     hit_ratio: float | None = None
     progress: float | None = None
     slots: int | None = None
+    cache: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,12 @@ class Sight:
     """What the sensors last saw of a backend. ``since`` is when ``health`` last changed (seconds,
     monotonic); ``detail`` is one sentence for a person; ``lacks`` are (model id, surface) pairs
     that the engine has refused as unsupported; ``ceiling`` is the most requests at once that the
-    engine's own numbers are worth, None where they tell nothing."""
+    engine's own numbers are worth, None where they tell nothing.
+
+    Of its GPUs (by UUID in ``gpus``): ``gpu_factor`` is what throttling leaves of its weight,
+    ``gpu_reason`` what is wrong with them in one sentence, ``room`` (0..1] how much of the engine
+    is left by their memory, utilization and other users. ``speeds`` are the tokens per second that
+    one answer has been seen to get, by model id. All of them move in steps."""
 
     health: Health = Health.UNKNOWN
     since: float = 0.0
@@ -144,6 +152,11 @@ class Sight:
     load: Load = Load()
     lacks: frozenset[tuple[str, Op]] = frozenset()
     ceiling: int | None = None
+    gpus: tuple[str, ...] = ()
+    gpu_factor: float = 1.0
+    gpu_reason: str = ""
+    room: float = 1.0
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

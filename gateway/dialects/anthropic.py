@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import orjson
 
@@ -20,6 +21,25 @@ _MESSAGES = Grammar(
     empty=b'"text":""',
 )
 
+NAMES = {
+    "invalid_request": "invalid_request_error",
+    "unauthorized": "authentication_error",
+    "forbidden": "permission_error",
+    "model_not_found": "not_found_error",
+    "not_found": "not_found_error",
+    "method_not_allowed": "invalid_request_error",
+    "request_too_large": "request_too_large",
+    "rate_limit_exceeded": "rate_limit_error",
+    "internal": "api_error",
+    "backend_unreachable": "api_error",
+    "overloaded": "overloaded_error",
+    "draining": "overloaded_error",
+    "backend_timeout": "timeout_error",
+}
+"""Our kinds of refusal by Anthropic's names (its API reference, 'Errors'), which stand in ``code``.
+``type`` keeps the category that all dialects share; the SDKs choose their exceptions by status.
+Anthropic has no name for what a model's backend cannot do."""
+
 
 def grammar(op: Op) -> Grammar:
     """How a stream of this surface looks and ends."""
@@ -32,8 +52,12 @@ def streams(op: Op, doc: Doc) -> bool:
 
 
 def refuse(refusal: Refusal, request_id: str) -> bytes:
-    """The body of an error answer: the common one with ``type: error`` beside it."""
-    return orjson.dumps({"type": "error", "error": refusal.body(request_id)})
+    """The body of an error answer: the common one with ``type: error`` beside it, and Anthropic's
+    own name of the error in ``code``."""
+    error: dict[str, Any] = refusal.body(request_id)
+    if refusal.kind in NAMES:
+        error.setdefault("code", NAMES[refusal.kind])
+    return orjson.dumps({"type": "error", "error": error})
 
 
 def cut(op: Op, refusal: Refusal, request_id: str) -> bytes:

@@ -10,6 +10,7 @@ from gateway.dialects import Route
 from gateway.dialects.stream import Watch
 from gateway.edge.exchange import Tally
 from gateway.edge.opened import Opened
+from gateway.state.lore import Sent
 
 LEFT = 499
 """The status in metrics for a client that left before it was told any (nginx's number)."""
@@ -22,6 +23,7 @@ class Account:
     are not the gateway's own."""
 
     __slots__ = (
+        "_usage",
         "arrived",
         "attempts",
         "backend",
@@ -35,6 +37,7 @@ class Account:
         "overhead",
         "queued",
         "refusal",
+        "sent",
         "stale",
         "status",
         "stream",
@@ -64,17 +67,27 @@ class Account:
         self.opened: Opened | None = None
         self.tally = Tally()
         self.watch: Watch | None = None
+        self.sent: Sent | None = None
+        self._usage: Usage | None = None
 
     def anew(self) -> None:
         """Forget attempts that found every place taken: they reached nobody."""
         self.attempts, self.moves = 0, ()
         self.backend = self.upstream_model = ""
 
-    def _usage(self) -> Usage:
-        if self.watch is None or self.tally.status >= 400 or not self.tally.committed:
+    @property
+    def answered(self) -> bool:
+        """Whether an answer that is no refusal has begun."""
+        return self.tally.committed and self.tally.status < 400
+
+    def usage(self) -> Usage:
+        """The tokens of an answer that is over."""
+        if self.watch is None or not self.answered:
             return NO_USAGE
-        pieces = self.watch.pieces if self.stream else 0
-        return extract(self.watch.head, self.watch.tail, pieces)
+        if self._usage is None:
+            pieces = self.watch.pieces if self.stream else 0
+            self._usage = extract(self.watch.head, self.watch.tail, pieces)
+        return self._usage
 
     def close(self) -> Outcome:
         """The outcome; asked for exactly once, whatever way the request went."""
@@ -98,7 +111,7 @@ class Account:
             overhead=self.overhead,
             first_byte=tally.first - self.arrived if tally.committed else None,
             duration=time.monotonic() - self.arrived,
-            usage=self._usage(),
+            usage=self.usage(),
             itl=tuple(tally.itl),
             itl_sum=tally.itl_sum,
             bytes_out=tally.bytes_out,

@@ -87,6 +87,7 @@ class Errand:
         "over",
         "place",
         "places",
+        "plan",
         "prepared",
         "request",
         "task",
@@ -99,6 +100,7 @@ class Errand:
     caller: Caller
     call: Call
     place: Place
+    plan: Plan
     prepared: Prepared
     origin: Origin
 
@@ -170,7 +172,7 @@ class Attempts:
         """Each place of the plan until one answers. What was given up is remembered: the last
         word is a backend's own answer where there was one. Raises Refusal."""
         errand.add_usage = wants_usage(errand.call, errand.caller, stream_usage)
-        errand.places = iter(plan.places)
+        errand.places, errand.plan = iter(plan.places), plan
         self._next(errand)
 
     def _next(self, errand: Errand) -> None:
@@ -198,6 +200,8 @@ class Attempts:
             self._give_up(errand, Result(End.BROKEN, "full", "it is full"))
             return False
         errand.held_since = 0.0 if most is None else now
+        if errand.plan.briefs and (brief := errand.plan.brief_of(place)):
+            account.sent = self._board.lore.send(errand.call, brief, place, now)
         errand.origin = self._pool.origin(backend.url, place.runtime.idle, place.runtime.uses)
         connection = self._pool.reuse(errand.origin, now)
         if connection is None:
@@ -318,8 +322,13 @@ class Attempts:
         if errand.ticket is not None:
             self._board.leave(errand.ticket, errand.account.label, errand.account.backend)
             errand.ticket = None
+            account, now = errand.account, time.monotonic()
+            if account.sent is not None:
+                sent, account.sent = account.sent, None
+                usage = account.usage() if account.answered else None
+                self._board.lore.end(sent, now, usage, errand.call.op)
             if errand.held_since:
-                self._desk.freed(errand.account.backend, time.monotonic() - errand.held_since)
+                self._desk.freed(account.backend, now - errand.held_since)
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client: the gateway itself is leaving."""
@@ -331,6 +340,9 @@ class Attempts:
         errand.call.forget()
         errand.request.forget()
         errand.prepared.body = b""
+        account = errand.account
+        if account.sent is not None and account.stream and account.answered:
+            self._board.lore.first(account.sent, account.tally.first)
         if errand.call.op is Op.RESPONSES and (made := id_in(beginning)):
             self._board.makers.remember(made, errand.account.backend)
 

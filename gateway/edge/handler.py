@@ -47,9 +47,6 @@ MOST_WAYS = 10_000
 
 FIELD = HEADER.lower()
 
-BAD = 400
-"""The first status of an answer that is an error."""
-
 LONGEST_USER = 256
 """Characters of X-Portico-User-Id that are kept."""
 
@@ -207,8 +204,7 @@ class Handler:
         self.active -= 1
         outcome = errand.account.close()
         if errand.lease is not None:
-            served = outcome.first_byte is not None and outcome.status < BAD
-            now = time.monotonic()
+            served, now = errand.account.answered, time.monotonic()
             self._board.windows.settle(errand.lease, outcome.usage, served, now, outcome.at)
         self._report(outcome)
         return True
@@ -305,6 +301,8 @@ class Handler:
             busy=self._board.busy,
             turn=self._turn,
             dice=self._dice.random(),
+            lore=self._board.lore,
+            now=time.monotonic(),
         )
 
     def _wait_again(self, errand: Errand) -> None:
@@ -330,6 +328,8 @@ class Handler:
             busy=self._board.busy,
             turn=self._turn,
             dice=self._dice.random(),
+            lore=self._board.lore,
+            now=time.monotonic(),
         )
 
     def freed(self, backend: str, seconds: float) -> None:

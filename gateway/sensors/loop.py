@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import not_
 
@@ -15,10 +15,12 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_increm
 from gateway.core.capacity import LEARN, Learner, ceiling
 from gateway.core.health import (
     NOTHING,
+    GpuSight,
     Observation,
     Reply,
     become,
     follow,
+    gated,
     step,
     suspicious,
 )
@@ -46,6 +48,9 @@ DEEP_EVERY = 60.0
 NEWCOMER_WAIT = 3.0
 """Seconds that a reload waits for the first sight of what it brings, so that no request meets a
 backend nobody has looked at."""
+
+NO_GPUS = GpuSight()
+"""What holds for a backend of whose GPUs nothing was ever said."""
 
 ITSELF = "this address is the gateway itself; take it out of the backends"
 AILING = frozenset({Health.UNKNOWN, Health.DOWN, Health.LOADING})
@@ -122,6 +127,7 @@ class Sensors:
         self._tasks = Tasks()
         self._reloading = asyncio.Lock()
         self._scanned = asyncio.Event()
+        self._gpus: Mapping[str, GpuSight] = {}
         self._watches = {backend.name: self._fresh(backend) for backend in backends}
         self._fleet = Fleet(0, time.monotonic(), {}, {})
 
@@ -183,6 +189,15 @@ class Sensors:
         if watch is not None:
             watch.sight = replace(watch.sight, lacks=watch.sight.lacks | {(model_id, op)})
             self._publish()
+
+    def gpus(self, known: Mapping[str, GpuSight]) -> None:
+        """What is known now of the GPUs of each backend, by its name."""
+        self._gpus = known
+        self._publish()
+
+    def beliefs(self) -> dict[str, Sight]:
+        """What is believed of each engine by itself, whatever is thought of its GPUs."""
+        return {name: watch.sight for name, watch in self._watches.items()}
 
     def stale(self, name: str) -> None:
         """Something about a backend seems to have changed: look now."""
@@ -323,7 +338,10 @@ class Sensors:
     def _publish(self) -> None:
         """Send out a new Fleet if it would differ from the last."""
         backends = {name: watch.backend for name, watch in self._watches.items()}
-        sights = {name: watch.sight for name, watch in self._watches.items()}
+        sights = {
+            name: gated(watch.sight, self._gpus.get(name, NO_GPUS))
+            for name, watch in self._watches.items()
+        }
         if (backends, sights) == (self._fleet.backends, self._fleet.sights) and self._fleet.serial:
             return
         self._fleet = Fleet(self._fleet.serial + 1, time.monotonic(), backends, sights)

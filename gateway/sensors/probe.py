@@ -328,7 +328,8 @@ def _load(row: Runtime, evidence: Evidence) -> Load | None:
         return None
     sane = {item.name: _number(getattr(load, item.name)) for item in fields(load)}
     slots = int(sane.pop("slots") or 0) or row.slots
-    return Load(**sane, slots=slots)
+    cache = int(sane.pop("cache") or 0) or None
+    return Load(**sane, slots=slots, cache=cache)
 
 
 def _sane_model(model: Model) -> Model:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.core.types import Pulse
 from gateway.state.lines import Queues, Sheet
+from gateway.state.lore import Lore, LorePage
 from gateway.state.makers import Book, Makers
 from gateway.state.meter import Meter
 from gateway.state.windows import Windows
@@ -32,7 +33,8 @@ class Lane:
 class Page:
     """Memory that forked processes share: a row for each of ``rows`` writers, a column for each
     backend. ``lock`` guards what must not be exceeded by two writers at once. ``book`` says who
-    made a stored response, ``sheet`` who waits, ``meter`` what keys have used."""
+    made a stored response, ``sheet`` who waits, ``meter`` what keys have used; ``lore`` holds what
+    the costlier policies choose by."""
 
     __slots__ = (
         "_bytes",
@@ -40,6 +42,7 @@ class Page:
         "counts",
         "last",
         "lock",
+        "lore",
         "marks",
         "meter",
         "oldest",
@@ -60,6 +63,7 @@ class Page:
         self.book = Book(self.lock)
         self.sheet = Sheet(rows, self.lock)
         self.meter = Meter(rows, self.lock)
+        self.lore = LorePage(rows, self.lock)
 
     def column(self, backend: str) -> int:
         """The column of a backend, given out at first sight. What it is stands on the page, so
@@ -84,6 +88,7 @@ class Page:
         for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
             self.counts[cell] = 0
             self.oldest[cell] = 0.0
+        self.lore.clear(row)
 
 
 def _mark(backend: str) -> int:
@@ -117,7 +122,7 @@ class Busy(Mapping[str, int]):
 class Board:
     """One process's hand on the page. ``columns`` says which backend has which column, as far as
     this process has seen them; ``makers`` who made which response; ``queues`` who waits;
-    ``windows`` what keys have used."""
+    ``windows`` what keys have used; ``lore`` is told what becomes of requests."""
 
     __slots__ = (
         "_lanes",
@@ -127,6 +132,7 @@ class Board:
         "busy",
         "by_model",
         "columns",
+        "lore",
         "makers",
         "queues",
         "windows",
@@ -142,6 +148,7 @@ class Board:
         self.makers = Makers(self._page.book, self.columns)
         self.queues = Queues(self._page.sheet, row)
         self.windows = Windows(self._page.meter, row)
+        self.lore = Lore(self._page.lore, row, self.name, self.busy)
         self.by_model: dict[tuple[str, str], int] = {}
 
     def name(self, backend: str) -> int:

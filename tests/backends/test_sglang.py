@@ -230,7 +230,7 @@ def loads(*ranks: dict[str, Any], at: str = "2026-11-20T19:15:32+00:00") -> dict
 def test_the_recorded_snapshot():
     """sglang 5: /v1/loads works without --enable-metrics."""
     found = SGLANG.load(evidence(PLAIN, {"/v1/loads": "get_loads"}))
-    assert found == Load(0.0, 0.0, 0.0, 0.0, progress=12.0, slots=2500)
+    assert found == Load(0.0, 0.0, 0.0, 0.0, progress=12.0, slots=2500, cache=20000)
 
 
 def test_ranks_are_summed_and_shares_averaged():

@@ -100,7 +100,7 @@ def test_load_comes_from_metrics() -> None:
     """Sheet: tgi 5: reserved tokens over capacity stand in for the KV cache's use."""
     assert TGI.load_paths == ("/metrics",)
     assert TGI.load({"/metrics": told(body=METRICS)}) == Load(
-        running=2.0, waiting=3.0, kv_used=0.25, progress=125.0
+        running=2.0, waiting=3.0, kv_used=0.25, progress=125.0, cache=6000
     )
 
 

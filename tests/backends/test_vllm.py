@@ -171,6 +171,7 @@ def test_load_comes_from_the_metrics():
     found = VLLM.load({"/metrics": answer(GUARDED, "overload_metrics")})
     assert (found.running, found.waiting) == (4.0, 0.0)
     assert found.kv_used == pytest.approx(0.00195, abs=1e-5)
+    assert found.cache == 524_288
     assert found.hit_ratio == 0.0
     assert found.progress is not None
     assert found.progress > 765
@@ -437,3 +438,12 @@ def test_whatever_is_not_simply_there_says_what_would_help(row: Any):
 def test_features_name_their_flag(feature: str, flag: str):
     """vllm 5, 6, 7, 10."""
     assert flag in VLLM.flags[feature]
+
+
+def test_older_engines_tell_their_cache_in_blocks_and_all_engines_add_up():
+    """Sheet: vllm 5."""
+    page = "".join(
+        f'vllm:cache_config_info{{engine="{n}",block_size="16",num_gpu_blocks="1000"}} 1.0\n'
+        for n in range(2)
+    )
+    assert VLLM.load({"/metrics": Answer(200, body=page.encode())}).cache == 32_000

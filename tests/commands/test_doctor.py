@@ -60,7 +60,7 @@ async def test_a_healthy_backend_is_described_and_the_status_is_0(
         "running 0",
     ):
         assert words in out
-    assert "GPUs: not examined by this version" in out
+    assert "  GPUs      " in out and "GPUs: none was found" in out
     assert out.endswith("No problem found.\n")
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from backends import BY_NAME
 from gateway.config import Gpus
+from gateway.config.dump import dump
+from gateway.core.gpu_gate import Mode
 from gateway.core.types import Backend, Timeouts
 
 from .helpers import fault, faults, loaded
@@ -209,8 +212,39 @@ backends:
         ("{devices: [-1]}", "devices[0]"),
         ("{devices: [0, first]}", "devices[1]"),
         ("{cards: 1}", "cards"),
+        ("{agent: 'http://h:1', dcgm: 'http://h:2/metrics'}", "dcgm"),
+        ("{agent: 'http://h:1', key: 'with a space'}", "key"),
+        ("{agent: 'http://h:1', key_file: nowhere}", "key_file"),
     ],
 )
 def test_gpus_of_another_shape_are_refused(tmp_path: Path, gpus: str, place: str) -> None:
     found = fault(tmp_path, f"backends: [{{url: 'http://h:1', gpus: {gpus}}}]")
     assert found.startswith(f"backends[0].gpus.{place}: ")
+
+
+def test_the_gate_of_gpus_is_set_for_all_and_for_single_backends(tmp_path: Path) -> None:
+    text = """
+gpu: {gate: warn, good_for: 1m}
+backends:
+  - {name: a, url: "http://h:1"}
+  - {name: b, url: "http://h:2", gpu_gate: off}
+"""
+    gate = loaded(tmp_path, text).gate
+    assert (gate.of("a"), gate.of("b"), gate.good_for) == (Mode.WARN, Mode.OFF, 60.0)
+    untold = loaded(tmp_path, "backends: [{url: 'http://h:1'}]").gate
+    assert (untold.of("h-1"), untold.good_for) == (Mode.ENFORCE, 30.0)
+
+
+def test_a_gate_of_another_kind_is_refused(tmp_path: Path) -> None:
+    known = "must be one of off, warn, enforce"
+    assert fault(tmp_path, "gpu: {gate: maybe}") == f"gpu.gate: {known}"
+    one = "backends: [{url: 'http://h:1', gpu_gate: 3}]"
+    assert fault(tmp_path, one).startswith("backends[0].gpu_gate: ")
+
+
+def test_the_gate_is_shown_with_what_the_file_comes_to(tmp_path: Path) -> None:
+    text = "gpu: {good_for: 90}\nbackends: [{url: 'http://h:1', gpu_gate: warn}]"
+    shown = yaml.safe_load(dump(loaded(tmp_path, text)))
+    assert shown["gpu"]["gate"] == "enforce"
+    assert shown["gpu"]["good_for"] == "90s"
+    assert shown["backends"][0]["gpu_gate"] == "warn"

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from gateway.config import Overrides, dump, load
+from gateway.config import Overrides
 from gateway.config.addresses import without_password
+from gateway.config.dump import dump
+from gateway.config.load import load
 from gateway.core.keys import digest
 
 from .helpers import loaded, written
@@ -34,7 +36,7 @@ def test_what_is_shown_has_the_shape_of_the_file_and_means_the_same(tmp_path: Pa
     again = loaded(tmp_path, yaml.safe_dump(tree))
     assert again.server == config.server
     assert again.models == config.models
-    assert again.gpus == config.gpus
+    assert (again.gpus, again.gpu_interval) == (config.gpus, config.gpu_interval)
     assert (again.policy, again.store_url) == (config.policy, config.store_url)
     assert [one.timeouts for one in again.backends] == [one.timeouts for one in config.backends]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import Overrides
+from gateway.config.dump import dump
 from gateway.policies import POLICIES
 
 from .helpers import fault, faults, loaded
@@ -116,3 +117,35 @@ def test_an_unknown_policy_is_refused_with_the_known_ones(tmp_path: Path) -> Non
         f"models[0].policy: must be one of {known}",
         f"routing.policy: must be one of {known}",
     )
+
+
+def test_policies_may_be_mixed_by_weight_for_all_and_for_one_model(tmp_path: Path) -> None:
+    text = (
+        f"{FLEET}models: [{{name: m, targets: [{{backend: gpu1}}],"
+        " policy: {session: 3, auto: '1'}}]\n"
+        "routing: {policy: {auto: 0.7, session: 0.3}}"
+    )
+    config = loaded(tmp_path, text)
+    assert config.policy == "auto=0.7,session=0.3"
+    assert config.models[0].policy == "auto=1,session=3"
+    again = loaded(tmp_path, dump(config))
+    assert (again.policy, again.models) == (config.policy, config.models)
+
+
+def test_a_mix_of_one_is_that_policy(tmp_path: Path) -> None:
+    assert loaded(tmp_path, f"{FLEET}routing: {{policy: {{Prefix: 5}}}}").policy == "prefix"
+
+
+@pytest.mark.parametrize(
+    ("mix", "told"),
+    [
+        ("{}", "is empty"),
+        ("{luck: 1}", "must be one of auto"),
+        ("{auto: 0}", "must be above 0"),
+        ("{auto: often}", "must be a number above 0"),
+        ("[auto, session]", "must be text"),
+    ],
+)
+def test_a_mix_that_is_none_is_refused(tmp_path: Path, mix: str, told: str) -> None:
+    found = fault(tmp_path, f"{FLEET}routing: {{policy: {mix}}}")
+    assert found.startswith(f"routing.policy: {told}")

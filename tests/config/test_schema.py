@@ -47,7 +47,8 @@ def test_every_setting_is_described() -> None:
 
 
 def choices(section: str, name: str) -> list[str]:
-    found: list[str] = definitions()[section]["properties"][name]["anyOf"][0]["enum"]
+    kind = definitions()[section]["properties"][name]["anyOf"][0]
+    found: list[str] = kind.get("anyOf", [kind])[0]["enum"]
     return found
 
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from gateway.config.dump import dump
 from gateway.core.keys import digest
 
 from .helpers import fault, faults, loaded
@@ -175,3 +176,12 @@ def test_tls_files_that_are_no_pem_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.crt").write_text("hello")
     (tmp_path / "a.key").write_text("hello")
     assert fault(tmp_path, "server: {tls: {cert: a.crt, key: a.key}}").startswith("server.tls: is")
+
+
+def test_the_key_of_a_gpu_agent_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "agent.key").write_text("agents-own\n")
+    gpus = "{agent: 'http://h:9835', key_file: agent.key}"
+    config = loaded(tmp_path, f"backends: [{{name: a, url: 'http://h:1', gpus: {gpus}}}]")
+    assert config.gpus["a"].key == "agents-own"
+    assert "agents-own" not in dump(config)
+    assert "agents-own" not in repr(config)

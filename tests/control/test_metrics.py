@@ -16,7 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from gateway.control.exposition import wants_openmetrics
 from gateway.control.families import FAMILIES, INTER_TOKEN, Type
+from gateway.control.gpu_rows import rows
 from gateway.control.metrics import Histogram, Metrics
+from gateway.core.gpus import Gpu, Holding, Panorama
 from gateway.core.types import (
     ITL_BUCKETS,
     Backend,
@@ -42,6 +44,23 @@ GOOD = Outcome(
     first_byte=0.12,
     duration=1.5,
     usage=Usage(input=10, output=20, cached=4),
+)
+EVERYTHING = Panorama(
+    {
+        "GPU-a": Gpu(
+            "host1",
+            "0",
+            "GPU-a",
+            busy=0.5,
+            memory_used=1,
+            memory_total=2,
+            temperature=60.0,
+            power=300.0,
+            ecc_uncorrected=0,
+            xids={79: 1},
+        )
+    },
+    {"gpu1": Holding(("GPU-a",))},
 )
 REFUSED = Outcome("r2", "team-a", "chat-completions", "unknown", 404, refusal="model_not_found")
 
@@ -85,6 +104,9 @@ def test_labels_are_those_of_the_contract() -> None:
     metrics = after(replace(saved, itl=(1,) * 14, cut_by="client", queued=0.5))
     metrics.rate_limited("team-a", "requests")
     metrics.set_queued_source(lambda: {"chat": 1})
+    metrics.gpu_gate("gpu1", "gpu_lost")
+    metrics.charge("chat", "team-a", 5.0, 1.0)
+    metrics.readings(rows(EVERYTHING, frozenset(), {"GPU-a": 7.0}))
     metrics.set_in_flight_source(lambda: {("chat", "gpu1"): 1})
     metrics.fleet(fleet(gpu1=Sight(load=Load(1, 1, 0.5, 0.5))))
     seen = {

@@ -1,0 +1,99 @@
+"""What a request costs on an engine, in seconds of everybody's time: the formula behind ``auto``.
+
+``q + c(1 + lambda + alpha D + alpha' W) + beta n (t + kv (C + n_in D)) + w``: the wait behind what
+was sent there already; the prefill of what is not cached, weighed more than its own length because
+it pushes others' blocks out of the cache (lambda) and holds up those that decode (alpha) and wait
+(alpha'); the slower steps that it gives and gets while it decodes (beta); and the wait for room in
+the KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gateway.core.catalog import Place
+from gateway.core.prompt import Prompt
+from gateway.core.speed import CACHE, KV, STEP, prefill_seconds
+
+EVICTION = 4.0
+"""lambda: a second copy of a prefix costs somebody else theirs."""
+
+PER_DECODING = 0.1
+"""alpha: each of those that decode is held up."""
+
+PER_WAITING = 0.2
+"""alpha': and so is each that waits, whose own wait is not over yet."""
+
+PER_STEP = 0.1
+"""beta: a second of decoding spread over an answer is felt less than one before its first token."""
+
+LIFE = 1.5
+"""By how much a full engine's steps are longer than the sum of their parts: prefills between."""
+
+
+class Known(NamedTuple):
+    """What is believed of one engine at this moment, for one prompt. ``queue`` is in seconds of
+    that engine; ``cached``, ``context`` (of those that decode), ``held`` (by all active requests
+    together, shared ones once), ``fresh`` (that this prompt adds) and ``room`` in tokens;
+    ``prefill`` and ``decode`` as in Speed."""
+
+    cached: float = 0.0
+    queue: float = 0.0
+    waiting: float = 0.0
+    decoding: float = 0.0
+    context: float = 0.0
+    held: float = 0.0
+    fresh: float = 0.0
+    room: float = CACHE
+    prefill: float = 1.0
+    decode: float = 1.0
+
+
+class Terms(NamedTuple):
+    """A cost and what it consists of, in seconds."""
+
+    total: float
+    queue: float
+    prefill: float
+    congestion: float
+    decoding: float
+    memory: float
+
+
+class Brief(NamedTuple):
+    """All that the policies may want to know of one call over its places. ``tokens`` is the
+    prompt's length and ``out`` the answer's, both estimated."""
+
+    prompt: Prompt
+    tokens: float
+    out: float
+    places: Sequence[Place]
+    known: Sequence[Known]
+
+
+def terms(tokens: float, out: float, known: Known) -> Terms:
+    """The cost of a prompt of ``tokens`` with an answer of ``out`` on one engine."""
+    prefill = prefill_seconds(tokens, known.cached) * known.prefill
+    decoding, decode = known.decoding, known.decode
+    congestion = prefill * (EVICTION + PER_DECODING * decoding + PER_WAITING * known.waiting)
+    steps = PER_STEP * out * decode * (STEP + KV * (known.context + tokens * decoding))
+    memory = 0.0
+    over = known.held + known.fresh + decoding * out * 0.5 - known.room
+    if over > 0:
+        life = out * decode * (STEP + KV * known.room) * LIFE
+        memory = over / known.room * life
+    total = known.queue + prefill + congestion + steps + memory
+    return Terms(total, known.queue, prefill, congestion, steps, memory)
+
+
+def costs(brief: Brief) -> list[Terms]:
+    """The cost on each of the brief's places, in their order."""
+    return [terms(brief.tokens, brief.out, known) for known in brief.known]
+
+
+def wait(brief: Brief) -> list[float]:
+    """Seconds until each place would give this call its first token."""
+    return [
+        found.queue + found.prefill + found.memory
+        for found in (terms(brief.tokens, brief.out, known) for known in brief.known)
+    ]
