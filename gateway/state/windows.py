@@ -19,13 +19,15 @@ class Lease:
     """One request's hold on its key's limits, from the door to its end. ``began`` and ``booked``
     are when the request and its tokens were counted (monotonic seconds), ``tokens`` what was booked
     of them in the minute and ``held`` what in the budgets; ``prompt`` is the estimate of what came
-    in; ``used`` is what the key had used right after."""
+    in; ``costs`` is False for a request that costs no tokens; ``used`` is what the key had used
+    right after."""
 
     __slots__ = (
         "began",
         "booked",
         "caller",
         "column",
+        "costs",
         "held",
         "prompt",
         "tokens",
@@ -38,6 +40,7 @@ class Lease:
         self.used = used
         self.began = self.booked = now
         self.tokens = self.held = self.prompt = 0
+        self.costs = False
 
     def headers(self) -> dict[str, str]:
         """What the client is told of its limits."""
@@ -104,7 +107,7 @@ class Windows:
 
     def _hold(self, lease: Lease, expected: Estimate, now: float) -> None:
         most = lease.caller.tokens_per_minute
-        lease.prompt, lease.held = expected.prompt, expected.total
+        lease.prompt, lease.held, lease.costs = expected.prompt, expected.total, True
         self.meter.held[self._cell(lease.column)] += lease.held
         if most is not None:
             lease.tokens = min(expected.total, most)
@@ -114,7 +117,7 @@ class Windows:
         """The request is over: it is charged what it cost, and everything else is given back."""
         meter, caller, cell = self.meter, lease.caller, self._cell(lease.column)
         meter.running[cell] -= 1
-        if not caller.counts_tokens:
+        if not lease.costs:
             return
         tokens = cost(usage, lease.prompt, served=served)
         with meter.lock:

@@ -143,6 +143,14 @@ def test_a_request_without_room_for_its_tokens_does_not_count_as_one() -> None:
     assert lease.headers()["x-ratelimit-remaining-requests"] == "0"
 
 
+def test_what_was_not_reserved_is_not_charged() -> None:
+    one, _ = two()
+    caller = Caller("a", tokens_per_minute=100, tokens_per_day=100)
+    lease = one.enter(caller, 0.0, NOON)
+    one.settle(lease, Usage(90, 90), True, 0.0, NOON)
+    assert spends(one, caller, 100) == ""
+
+
 def test_budgets_begin_anew_with_the_day_and_the_month() -> None:
     one, _ = two()
     caller = Caller("a", tokens_per_day=100, tokens_per_month=250)
@@ -160,6 +168,7 @@ def test_the_usual_length_of_an_answer_is_learned() -> None:
 
     def after(output: int) -> float:
         lease = one.enter(caller, 0.0, NOON)
+        one.reserve(lease, Estimate(1), 0.0, NOON)
         one.settle(lease, Usage(1, output), True, 0.0, NOON)
         return other.usual(lease)
 
