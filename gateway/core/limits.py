@@ -30,10 +30,12 @@ def _no_parts() -> Sequence[Part]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Window:
     """What was booked within the last minute: the sum, when the newest of it was booked (monotonic
-    seconds), and each part, oldest first, which is only asked for where there is no room."""
+    seconds), and each part, oldest first, which is only asked for where there is no room. It and
+    Used are not frozen since they are made several times a request; only their maker writes them.
+    """
 
     total: int = 0
     newest: float = 0.0
@@ -43,7 +45,7 @@ class Window:
 EMPTY = Window()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Used:
     """What a key uses and has used. ``running`` are its requests under way; ``day`` and ``month``
     are tokens that were settled; ``held`` are those reserved by requests under way, which count

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gateway.core import limits
 from gateway.core.charge import Estimate, cost
-from gateway.core.limits import EMPTY, Used
+from gateway.core.limits import EMPTY, Used, Window
 from gateway.core.types import Caller, Usage
 from gateway.state.meter import REQUESTS, TOKENS, Meter, ring_of
 
@@ -78,7 +78,7 @@ class Windows:
                 meter.running[self._cell(column)] += 1
                 if caller.requests_per_minute is not None:
                     meter.book(ring_of(column, REQUESTS), 1, now)
-                used = self._used(caller, column, now, wall)
+                    _add(used.requests, 1, now)
         if refusal is not None:
             raise refusal
         return Lease(caller, column, used, now)
@@ -97,21 +97,24 @@ class Windows:
             used = self._used(caller, column, now, wall)
             refusal = limits.reserve(caller, used, expected.total, now)
             if refusal is None:
-                self._hold(lease, expected, now)
+                self._hold(lease, expected, used, now)
             elif caller.requests_per_minute is not None:
                 meter.unbook(ring_of(column, REQUESTS), 1, lease.began, now)
-            lease.used, lease.booked = self._used(caller, column, now, wall), now
+                used.requests.total -= 1
+            lease.used, lease.booked = used, now
         if refusal is not None:
             refusal.headers = lease.headers()
             raise refusal
 
-    def _hold(self, lease: Lease, expected: Estimate, now: float) -> None:
+    def _hold(self, lease: Lease, expected: Estimate, used: Used, now: float) -> None:
         most = lease.caller.tokens_per_minute
         lease.prompt, lease.held, lease.costs = expected.prompt, expected.total, True
         self.meter.held[self._cell(lease.column)] += lease.held
+        used.held += lease.held
         if most is not None:
             lease.tokens = min(expected.total, most)
             self.meter.book(ring_of(lease.column, TOKENS), lease.tokens, now)
+            _add(used.tokens, lease.tokens, now)
 
     def settle(self, lease: Lease, usage: Usage, served: bool, now: float, wall: float) -> None:
         """The request is over: it is charged what it cost, and everything else is given back."""
@@ -157,3 +160,9 @@ class Windows:
         today, this_month = meter.spent(column, day, month)
         held = sum(meter.held[cells])
         return Used(running, requests, tokens, today, this_month, held, day_left, month_left)
+
+
+def _add(window: Window, amount: int, now: float) -> None:
+    """Follow what was booked, so that the meter need not be read again."""
+    window.total += amount
+    window.newest = now
