@@ -174,7 +174,9 @@ class Fleet:
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks: a key's name, never the key. ``models`` are shell-style patterns; ``priority`` is
-    a level of core/priority.py."""
+    a level of core/priority.py; ``surfaces``, when not empty, are the only ones it may use;
+    ``expires`` is in Unix seconds. ``bounded`` is False for a key of which only the models need to
+    be looked at."""
 
     name: str = "anonymous"
     models: tuple[str, ...] = ("*",)
@@ -182,11 +184,28 @@ class Caller:
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
     priority: int = 0
+    surfaces: tuple[str, ...] = ()
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    expires: float | None = None
+    bounded: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Once for all: every request asks.
+        bounded = self.limited or bool(self.surfaces) or self.expires is not None
+        object.__setattr__(self, "bounded", bounded)
+
+    @property
+    def limited(self) -> bool:
+        """True when something is counted for the key."""
+        limits = (self.requests_per_minute, self.max_concurrency)
+        return self.counts_tokens or any(limit is not None for limit in limits)
 
     @property
     def counts_tokens(self) -> bool:
         """True when the key has a limit in tokens, so that usage must be known."""
-        return self.tokens_per_minute is not None
+        limits = (self.tokens_per_minute, self.tokens_per_day, self.tokens_per_month)
+        return any(limit is not None for limit in limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +295,8 @@ class Outcome:
     'gateway'. ``moves`` are the reasons of the attempts that were given up before the last one;
     ``stale`` counts silent retries on dead keep-alive connections. ``itl`` are counts per bucket
     of ITL_BUCKETS (one more for the rest), ``itl_sum`` their sum in seconds. ``queued`` is how
-    long it waited for a place, None if it did not have to."""
+    long it waited for a place, None if it did not have to. ``limit`` names the limit of the key
+    that it was refused for."""
 
     id: str
     key: str
@@ -301,4 +321,5 @@ class Outcome:
     itl_sum: float = 0.0
     bytes_out: int = 0
     queued: float | None = None
+    limit: str = ""
     at: float = 0.0

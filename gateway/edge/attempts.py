@@ -31,6 +31,7 @@ from gateway.edge.request import Request
 from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
 from gateway.state.board import Board
 from gateway.state.makers import id_in
+from gateway.state.windows import Lease
 from gateway.tasks import Tasks
 
 JOIN_BELOW = 16384
@@ -65,6 +66,7 @@ class Waiter(Protocol):
 class Errand:
     """One request under way, with all that belongs to it. ``upload`` is its body when that still
     comes in; ``places`` are those not tried yet; ``task`` is what it waits for, if anything;
+    ``lease`` is its hold on the limits of its key, where that has any;
     ``waiter`` stands for it in the line, once it had to wait. The rest describes the present
     attempt: ``held_since`` is when it took a place where those are limited, else 0."""
 
@@ -80,6 +82,7 @@ class Errand:
         "feeding",
         "given_up",
         "held_since",
+        "lease",
         "origin",
         "over",
         "place",
@@ -115,6 +118,7 @@ class Errand:
         self.places: Iterator[Place] = iter(())
         self.given_up: GivenUp | None = None
         self.add_usage = False
+        self.lease: Lease | None = None
         self.over = False
         self.ticket: int | None = None
         self.held_since = 0.0
@@ -237,6 +241,9 @@ class Attempts:
         client = request.client
         assert isinstance(client, FrontProtocol)
         name = place.backend.name
+        extra = own_lines(call.id, name, account.upstream_model)
+        if errand.lease is not None:
+            extra += errand.lease.lines()
         exchange = Exchange(
             job=errand,
             connection=connection,
@@ -245,7 +252,7 @@ class Attempts:
             dialect=DIALECTS[call.wire],
             runtime=place.runtime,
             timeouts=place.backend.timeouts,
-            extra=own_lines(call.id, name, account.upstream_model),
+            extra=extra,
             strip=UsageStrip() if errand.prepared.strip_usage else None,
             http11=request.http11,
             keep_alive=request.keep_alive,
