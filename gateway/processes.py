@@ -25,6 +25,7 @@ from gateway.control.exposition import State
 from gateway.control.gathered import Gathered
 from gateway.control.openapi import document
 from gateway.controller import Controller
+from gateway.core.breaker import Failure
 from gateway.core.errors import Refusal
 from gateway.core.types import Doc, Fleet, Op
 from gateway.dialects import ROUTES
@@ -149,6 +150,10 @@ class Serving(ABC):
     def stale(self, name: str) -> None:
         """What is known of a backend seems out of date."""
 
+    @abstractmethod
+    def failed(self, name: str, reason: str, failure: Failure) -> None:
+        """A request failed on a backend in a way that means the engine."""
+
     async def drain(self) -> None:
         if not await self.worker.drain(self.config.server.drain_timeout):
             log.warning(
@@ -208,6 +213,9 @@ class Alone(Serving):
 
     def stale(self, name: str) -> None:
         self.controller.sensors.stale(name)
+
+    def failed(self, name: str, reason: str, failure: Failure) -> None:
+        self.controller.sensors.failed(name, reason, failure)
 
     async def run(self) -> None:
         """Serve until a signal ends it."""
@@ -306,6 +314,9 @@ class Working(Serving):
     def stale(self, name: str) -> None:
         self._spoke.say("stale", (name,))
 
+    def failed(self, name: str, reason: str, failure: Failure) -> None:
+        self._spoke.say("failed", (name, reason, failure))
+
     def _abandoned(self) -> None:
         """Without a supervisor nobody would replace us or end us. What has begun may end, but the
         port is left to whoever is started instead."""
@@ -381,6 +392,8 @@ class Controlling:
                 sensors.learned(*content)
             case "stale":
                 sensors.stale(*content)
+            case "failed":
+                sensors.failed(*content)
             case "counts":
                 number, state, in_flight = content
                 self._gathered.told(worker, state, time.monotonic())

@@ -12,7 +12,8 @@ from gateway.config import Config
 from gateway.control.metrics import Metrics
 from gateway.controller import rows
 from gateway.core.catalog import build
-from gateway.core.types import Fleet, Outcome, PublicModel
+from gateway.core.plan import trial_of
+from gateway.core.types import Circuit, Fleet, Outcome, PublicModel
 from gateway.edge.attempts import Senses
 from gateway.edge.front import FrontServer
 from gateway.edge.handler import Handler, OwnPages
@@ -88,6 +89,7 @@ class Worker:
             stream_usage=config.server.stream_usage,
             ways={},
         )
+        self.handler.adopt(config.tactics)
         self.see(self.fleet)
 
     def see(self, fleet: Fleet) -> None:
@@ -96,6 +98,8 @@ class Worker:
         gone = {backend.url for backend in self.fleet.backends.values()} - kept
         for name in fleet.backends:
             self._board.name(name)
+            if fleet.sights[name].circuit is not Circuit.CLOSED:
+                self._board.name(trial_of(name))
         self.fleet = fleet
         catalog = build(fleet, self._public, rows)
         self.handler.tables = replace(self.handler.tables, catalog=catalog, ways={})

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
-from gateway.core.types import Backend, PublicModel, Target, Timeouts
+from gateway.core.types import Backend, PublicModel, Tactics, Target, Timeouts
 
 from .addresses import split_runtime
-from .model import BackendDoc, GpusDoc, ModelDoc, ServerDoc
+from .model import BackendDoc, GpusDoc, ModelDoc, RoutingDoc, ServerDoc
 from .values import Gpus, Server, StreamUsage
 
 
@@ -52,6 +52,11 @@ def gpus(docs: Sequence[BackendDoc], names: Sequence[str]) -> dict[str, Gpus]:
 
 def _gpus(doc: GpusDoc) -> Gpus:
     return Gpus(doc.agent, doc.dcgm, doc.devices)
+
+
+def tactics(doc: RoutingDoc) -> Tactics:
+    """How far to go for a request."""
+    return Tactics(doc.retries.budget, doc.retries.per_second, doc.load_wait)
 
 
 def models(docs: Sequence[ModelDoc]) -> tuple[PublicModel, ...]:

@@ -53,7 +53,7 @@ def document(config: Config) -> dict[str, Any]:
             "backends": [_backend(one, config.gpus.get(one.name)) for one in config.backends],
             "models": [_model(one) for one in config.models],
             "auth": _given({"keys": keys, "admin_keys": admins}),
-            "routing": {"policy": config.policy},
+            "routing": _routing(config),
             "store": _given({"url": config.store_url and without_password(config.store_url)}),
         }
     )
@@ -66,6 +66,15 @@ def mask(digest: str) -> str:
 
 def _given(tree: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if value not in (None, "", [], {}, ())}
+
+
+def _routing(config: Config) -> dict[str, Any]:
+    tactics = config.tactics
+    return {
+        "policy": config.policy,
+        "retries": {"budget": tactics.retry_share, "per_second": tactics.retry_floor},
+        "load_wait": show_seconds(tactics.load_wait),
+    }
 
 
 def _server(server: Server) -> dict[str, Any]:

@@ -129,6 +129,22 @@ def share(value: object) -> float:
     return float(number)
 
 
+def between(low: float, high: float) -> Callable[[object], float]:
+    """A check for a number from ``low`` to ``high``, both included."""
+
+    def check(value: object) -> float:
+        number: object = value
+        if isinstance(value, str) and _DECIMAL.fullmatch(value):
+            number = float(value)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"must be a number, {low:g} to {high:g}")  # noqa: TRY004 - pydantic collects only ValueError
+        if not low <= number <= high:
+            raise ValueError(f"must be {low:g} to {high:g}")
+        return float(number)
+
+    return check
+
+
 def workers(value: object) -> int | str:
     """``auto`` or a number of processes."""
     if isinstance(value, str) and value.strip().lower() == "auto":
@@ -218,6 +234,16 @@ Workers = Annotated[
 ]
 Count = Annotated[int, _typed(whole(1, _LIMIT)), WithJsonSchema({"type": "integer", "minimum": 1})]
 Weight = Annotated[float, _typed(share), WithJsonSchema(_SHARE)]
+Ratio = Annotated[
+    float,
+    _typed(between(0, 1)),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
+]
+Rate = Annotated[
+    float,
+    _typed(between(0, 10_000)),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 10_000}),
+]
 Seconds = Annotated[
     float,
     _typed(units.seconds),

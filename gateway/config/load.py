@@ -57,6 +57,7 @@ def load(path: Path | None, env: Mapping[str, str], cli: Overrides) -> Config:
         models=build.models(doc.models),
         keyring=keyring.ring(callers, admins),
         policy=doc.routing.policy,
+        tactics=build.tactics(doc.routing),
         store_url=None if doc.store.url is None else doc.store.url.get_secret_value(),
         discover=discover,
         demo=cli.demo,

@@ -199,11 +199,27 @@ class AuthDoc(Section):
     """File with further keys of administrators, one a line."""
 
 
+class RetriesDoc(Section):
+    """How often a request may be tried again, on another backend, before its answer began. Both
+    hold for each process by itself. What one crash of an engine cuts off, and what was never sent
+    for lack of room, moves on without counting."""
+
+    budget: f.Ratio = 0.2
+    """Further attempts as a share of the requests, 0 to 1."""
+    per_second: f.Rate = 10.0
+    """Further attempts a second that are always allowed; 10 seconds of them can be saved up."""
+
+
 class RoutingDoc(Section):
     """How a backend is chosen among those that can take a request."""
 
     policy: f.PolicyName = "auto"
     """Routing policy of every model that names none of its own."""
+    retries: RetriesDoc = RetriesDoc()
+    """Bounds on further attempts, so that an outage is not multiplied."""
+    load_wait: f.Seconds = 60.0
+    """How long a request waits while an engine loads its model; then, or when the load is known to
+    take longer, it is refused with 503 and the time to come back."""
 
 
 class StoreDoc(Section):

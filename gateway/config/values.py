@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.core.keys import Keyring
-from gateway.core.types import Backend, PublicModel
+from gateway.core.types import Backend, PublicModel, Tactics
 
 StreamUsage = Literal["limits", "always", "never"]
 LogFormat = Literal["json", "text"]
@@ -77,6 +77,7 @@ class Config:
     models: tuple[PublicModel, ...] = ()
     keyring: Keyring = field(default_factory=Keyring)
     policy: str = "auto"
+    tactics: Tactics = field(default_factory=Tactics)
     store_url: str | None = field(default=None, repr=False)
     discover: bool = True
     demo: bool = False

@@ -144,6 +144,12 @@ BACKEND_HITS = Family(
     ("backend",),
     "Share of prompt tokens that the engine found in its prefix cache, 0 to 1.",
 )
+CIRCUIT = Family(
+    "portico_circuit_state",
+    _G,
+    ("backend",),
+    "What failed requests made of it: 0 closed, 1 half open (one request at a time), 2 open.",
+)
 RATE_LIMITED = Family(
     "portico_rate_limited_total",
     _C,
@@ -174,6 +180,7 @@ FAMILIES: tuple[Family, ...] = (
     BACKEND_WAITING,
     BACKEND_KV,
     BACKEND_HITS,
+    CIRCUIT,
     RATE_LIMITED,
     RELOADS,
 )

@@ -5,12 +5,13 @@ What does not change from call to call is a Route, made once; a Plan is made fro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
 from gateway.core.catalog import Catalog, Entry, Place, resolve
 from gateway.core.errors import Refusal
 from gateway.core.fit import unfit, unsupported
-from gateway.core.types import ROUTABLE, Call, Caller, Health
+from gateway.core.types import ROUTABLE, Call, Caller, Circuit, Health
 
 LONGEST_PLAN = 4
 """How many backends one request may be tried on: more would multiply an outage's load."""
@@ -27,6 +28,10 @@ class View:
     turn: int
     dice: float
 
+    def resident(self, place: Place) -> bool:
+        """Whether the model is in the engine's memory, as far as that is told."""
+        return not cold(place)
+
     def in_flight(self, place: Place) -> int:
         return self.busy.get(place.backend.name, 0)
 
@@ -37,31 +42,39 @@ Policy = Callable[[View], list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where to try, in order. ``label`` is the model's name for metrics."""
+    """Where to try, in order. ``label`` is the model's name for metrics. ``seen`` are all places
+    that were looked at, ``scores`` those that were ranked, in their order, with what the policy
+    gave them (None where there was no choice): kept for an explanation."""
 
     label: str
     places: tuple[Place, ...]
+    seen: tuple[Place, ...] = ()
+    scores: tuple[tuple[float | None, Place], ...] = ()
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """One name's part of a route: its places that have the surface and whose backend is up,
-    whether any of them has a limit, and the policy that ranks them."""
+    whether any of them has a limit, the policy that ranks them, and whether any of them would
+    have to load the model first."""
 
     places: tuple[Place, ...]
     limited: bool
     policy: str | None
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """All that can be known of a call's way before its turn: it depends on the fleet, the name,
     the surface and the caller alone, and so serves every like call until the fleet changes.
-    ``refusal`` makes the answer when no place is left."""
+    ``refuse(busy, now)`` makes the answer when no place is left; ``seen`` are all places."""
 
     label: str
     groups: tuple[Group, ...]
-    refuse: Callable[[Mapping[str, int]], Refusal]
+    refuse: Callable[[Mapping[str, int], float], Refusal]
+    seen: tuple[Place, ...] = ()
 
 
 def route(call: Call, caller: Caller, catalog: Catalog) -> Route:
@@ -70,22 +83,24 @@ def route(call: Call, caller: Caller, catalog: Catalog) -> Route:
     entry = _resolved(call, caller, catalog)
     entries = _groups(entry, call, catalog)
 
-    def refuse(busy: Mapping[str, int]) -> Refusal:
-        refusal = _refusal(call, entry, busy)
+    asked = replace(call, body=b"", doc={})
+
+    def refuse(busy: Mapping[str, int], now: float) -> Refusal:
+        refusal = _refusal(asked, entry, busy, now)
         refusal.label = entry.label
         return refusal
 
     groups = (_group(call, found) for found in entries)
-    return Route(entry.label, tuple(group for group in groups if group.places), refuse)
+    seen = tuple(place for found in entries for place in found.places)
+    return Route(entry.label, tuple(group for group in groups if group.places), refuse, seen)
 
 
 def _group(call: Call, entry: Entry) -> Group:
     places = tuple(
-        place
-        for place in entry.places
-        if place.sight.health in ROUTABLE and unfit(call, place) is None
+        place for place in entry.places if _open_to_requests(place) and unfit(call, place) is None
     )
-    return Group(places, any(limit(place) is not None for place in places), entry.policy)
+    limited = any(limit(place) is not None or on_trial(place) for place in places)
+    return Group(places, limited, entry.policy, any(map(cold, places)))
 
 
 def plan(
@@ -100,24 +115,33 @@ def plan(
 ) -> Plan:
     """The places that can take the call now, best first. Raises Refusal: ``unsupported``,
     ``overloaded``."""
-    ranked: list[Place] = []
+    ranked: list[tuple[float | None, Place]] = []
     for group in way.groups:
         places: Sequence[Place] = group.places
         if group.limited:
             places = [place for place in places if not full(place, busy)]
         if len(places) > 1:
             scores = policies[group.policy or policy](View(call, places, busy, turn, dice))
-            places = [place for _, place in sorted(zip(scores, places, strict=True), key=_score)]
-        ranked += places
+            pairs = sorted(zip(scores, places, strict=True), key=_score)
+            ranked += _warm_first(pairs) if group.cold else pairs
+        else:
+            ranked += [(None, place) for place in places]
     if not ranked:
-        raise way.refuse(busy)
+        raise way.refuse(busy, call.arrived)
+    order = [place for _, place in ranked]
     if len(way.groups) > 1:
-        ranked = _once(ranked)
-    return Plan(way.label, tuple(ranked[:LONGEST_PLAN]))
+        order = _once(order)
+    used = way.groups[0].policy or policy
+    return Plan(way.label, tuple(order[:LONGEST_PLAN]), way.seen, tuple(ranked), used)
 
 
 def _score(pair: tuple[float, Place]) -> float:
     return pair[0]
+
+
+def _warm_first(pairs: list[tuple[float, Place]]) -> list[tuple[float, Place]]:
+    """Engines that have the model in memory go first: a load takes longer than most queues."""
+    return sorted(pairs, key=lambda pair: cold(pair[1]))
 
 
 def _once(places: Sequence[Place]) -> list[Place]:
@@ -163,19 +187,39 @@ def _groups(entry: Entry, call: Call, catalog: Catalog) -> list[Entry]:
     return groups
 
 
-def _refusal(call: Call, entry: Entry, busy: Mapping[str, int]) -> Refusal:
+def _refusal(call: Call, entry: Entry, busy: Mapping[str, int], now: float) -> Refusal:
     """``unsupported`` when no place of the entry has the surface, ``overloaded`` when those that
     have it are away or full."""
     fitting = [place for place in entry.places if unfit(call, place) is None]
     known = [place for place in entry.places if place.model is not None or not call.model]
     if known and not fitting:
         return unsupported(call, known)
-    return _overloaded(call.model[:100], fitting or list(entry.places), busy)
+    return _overloaded(call.model[:100], fitting or list(entry.places), busy, now)
 
 
 def takes(place: Place, busy: Mapping[str, int]) -> bool:
     """Whether the place's backend is up and under its limit."""
-    return place.sight.health in ROUTABLE and not full(place, busy)
+    return _open_to_requests(place) and not full(place, busy)
+
+
+def _open_to_requests(place: Place) -> bool:
+    return place.sight.health in ROUTABLE and place.sight.circuit is not Circuit.OPEN
+
+
+def on_trial(place: Place) -> bool:
+    """Whether the place's backend is half open, and so gets one request at a time."""
+    return place.sight.circuit is Circuit.HALF_OPEN
+
+
+def trial_of(backend: str) -> str:
+    """The name under which a backend's trial is counted, beside what is still in flight there
+    from before. No backend's name has such a letter."""
+    return backend + "\0trial"
+
+
+def cold(place: Place) -> bool:
+    """Whether the engine says that it would have to load the model first."""
+    return place.model is not None and place.model.loaded is False
 
 
 def limit(place: Place) -> int | None:
@@ -184,11 +228,13 @@ def limit(place: Place) -> int | None:
 
 
 def full(place: Place, busy: Mapping[str, int]) -> bool:
+    if on_trial(place) and busy.get(trial_of(place.backend.name), 0):
+        return True
     most = limit(place)
     return most is not None and busy.get(place.backend.name, 0) >= most
 
 
-def _overloaded(name: str, places: Sequence[Place], busy: Mapping[str, int]) -> Refusal:
+def _overloaded(name: str, places: Sequence[Place], busy: Mapping[str, int], now: float) -> Refusal:
     """Says of each backend of the model why it cannot take the request."""
     if not places:
         return Refusal(
@@ -196,19 +242,32 @@ def _overloaded(name: str, places: Sequence[Place], busy: Mapping[str, int]) -> 
             f"No backend of '{name}' is known yet. It may still be starting; try again soon,"
             " and see 'portico doctor' if it stays so.",
         )
-    reasons = {place.backend.name: _state(place, busy) for place in places}
+    reasons = {place.backend.name: state(place, busy, now) for place in places}
     told = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-    loading = any(place.sight.health is Health.LOADING for place in places)
     return Refusal(
         "overloaded",
         f"No backend of '{name}' can take a request now: {told}. Try again after the time in"
         " Retry-After.",
-        retry_after=5 if loading else 2,
+        retry_after=_retry_after(places, now),
     )
 
 
-def _state(place: Place, busy: Mapping[str, int]) -> str:
+def _retry_after(places: Sequence[Place], now: float) -> float:
+    """Seconds until one of the places may take a request again."""
+    up = [place.sight for place in places if place.sight.health in ROUTABLE]
+    if up and all(sight.circuit is Circuit.OPEN for sight in up):
+        return max(ceil(min(sight.until for sight in up) - now), 1)
+    return 5 if any(place.sight.health is Health.LOADING for place in places) else 2
+
+
+def state(place: Place, busy: Mapping[str, int], now: float) -> str:
+    """Why the place does not take a request, as the end of a sentence about its backend."""
     sight = place.sight
     if sight.health not in ROUTABLE:
         return f"is {sight.health.value}" + (f" ({sight.detail})" if sight.detail else "")
+    if sight.circuit is Circuit.OPEN:
+        left = max(sight.until - now, 0.0)
+        return f"is in cool-down until {left:.1f} s from now, since requests failed there"
+    if on_trial(place) and busy.get(trial_of(place.backend.name), 0):
+        return "is on trial after failures, one request at a time"
     return f"is full ({busy.get(place.backend.name, 0)} of {limit(place)} requests)"

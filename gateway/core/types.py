@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple
 
 Doc = Mapping[str, Any]
 """A JSON object as parsed; read, never written."""
@@ -60,6 +60,15 @@ class Health(StrEnum):
 
 
 ROUTABLE = frozenset({Health.UP, Health.BUSY})
+
+
+class Circuit(IntEnum):
+    """What live traffic made of a backend: CLOSED takes requests, HALF_OPEN one at a time, OPEN
+    none before its cool-down is over. The number is the value of the metric."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +133,8 @@ class Load:
 class Sight:
     """What the sensors last saw of a backend. ``since`` is when ``health`` last changed (seconds,
     monotonic); ``detail`` is one sentence for a person; ``lacks`` are (model id, surface) pairs
-    that the engine has refused as unsupported."""
+    that the engine has refused as unsupported. ``until`` (monotonic seconds) is when the cool-down
+    of an open ``circuit`` ends."""
 
     health: Health = Health.UNKNOWN
     since: float = 0.0
@@ -135,6 +145,8 @@ class Sight:
     models: tuple[Model, ...] = ()
     load: Load = Load()
     lacks: frozenset[tuple[str, Op]] = frozenset()
+    circuit: Circuit = Circuit.CLOSED
+    until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +196,33 @@ class PublicModel:
     policy: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tactics:
+    """How far the gateway goes for a request. Further attempts are at most ``retry_share`` of the
+    requests and ``retry_floor`` a second, in each process. ``load_wait``: seconds for which a
+    request waits while its model is loaded."""
+
+    retry_share: float = 0.2
+    retry_floor: float = 10.0
+    load_wait: float = 60.0
+
+
+class Tried(NamedTuple):
+    """One attempt: the backend, the id it was asked for, when (monotonic seconds) it began and
+    ended, how it ended, why, the engine's status (0: none) and whether it was the trial of a
+    half-open backend."""
+
+    backend: str
+    asked: str
+    began: float
+    ended: float
+    end: str
+    reason: str = ""
+    text: str = ""
+    status: int = 0
+    trial: bool = False
+
+
 @dataclass(slots=True)
 class Call:
     """One request as understood at the door. ``body`` are the bytes that came; ``doc`` is the
@@ -225,11 +264,14 @@ class Usage:
 @dataclass(frozen=True, slots=True)
 class Pulse:
     """What live traffic says of one backend: requests now in flight there, when the oldest of
-    them was sent and when the last byte of any answer came (monotonic seconds, 0: never)."""
+    them was sent and when the last byte of any answer came (monotonic seconds, 0: never).
+    ``served`` and ``tried`` are sums that grow: what it answered well, and the trials among it."""
 
     in_flight: int = 0
     oldest: float = 0.0
     last_byte: float = 0.0
+    served: int = 0
+    tried: int = 0
 
 
 ITL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

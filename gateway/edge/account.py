@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from gateway.core.types import Outcome, Usage
+from gateway.core.plan import Plan
+from gateway.core.types import Outcome, Tried, Usage
 from gateway.core.usage import extract
 from gateway.dialects.stream import Watch
 from gateway.edge.exchange import Tally
@@ -30,12 +31,14 @@ class Account:
         "label",
         "moves",
         "overhead",
+        "plan",
         "refusal",
         "stale",
         "status",
         "stream",
         "surface",
         "tally",
+        "tries",
         "upstream_model",
         "user",
         "watch",
@@ -64,6 +67,8 @@ class Account:
         self.moves: list[str] = []
         self.stale = 0
         self.overhead: float | None = None
+        self.plan: Plan | None = None
+        self.tries: list[Tried] = []
         self.tally = Tally()
         self.watch: Watch | None = None
 

@@ -10,14 +10,15 @@ from typing import Protocol
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
+from gateway.core.breaker import Failure
 from gateway.core.catalog import Place
 from gateway.core.errors import KINDS, Refusal
 from gateway.core.fit import unsupported
 from gateway.core.headers import request_head
-from gateway.core.plan import Plan, limit, takes
+from gateway.core.plan import Plan, limit, on_trial, takes
 from gateway.core.prepare import Prepared, prepare, wants_usage
-from gateway.core.runtime import MOVE_ON, Verdict
-from gateway.core.types import Call, Caller, Op
+from gateway.core.runtime import Verdict
+from gateway.core.types import Call, Caller, Op, Tried
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
 from gateway.dialects.strip import UsageStrip
@@ -26,6 +27,7 @@ from gateway.edge.body import Upload
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.exchange import End, Exchange, Result
 from gateway.edge.front import SERVER, FrontProtocol, Relayed
+from gateway.edge.moves import Moves, others_may_do_better
 from gateway.edge.refuse import own_headers, own_lines
 from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
 from gateway.state.board import Board
@@ -41,6 +43,7 @@ class Senses(Protocol):
     def trouble(self, name: str, detail: str) -> None: ...
     def learned(self, name: str, model_id: str, op: Op) -> None: ...
     def stale(self, name: str) -> None: ...
+    def failed(self, name: str, reason: str, failure: Failure) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,11 @@ class Errand:
 FINAL = frozenset({End.DONE, End.CUT, End.STALLED, End.ENDED})
 """Ends after which something of an answer has been relayed."""
 
+ABANDONED = Result(End.STALLED, "abandoned", "the client left, or the gateway stopped")
+"""The end of an attempt of which nothing came: its handler was cancelled, or raised."""
+
+FULL = Result(End.BROKEN, "full", "it is full", sent=False)
+
 GivenUp = list[tuple[Place, Result]]
 
 
@@ -76,6 +84,7 @@ class Attempts:
         self._pool = pool
         self._board = board
         self._senses = senses
+        self.moves = Moves(board, senses.failed, time.monotonic())
 
     async def run(
         self, errand: Errand, plan: Plan, stream_usage: str
@@ -84,6 +93,7 @@ class Attempts:
         word is a backend's own answer where there was one. Raises Refusal."""
         add_usage = wants_usage(errand.call, errand.caller, stream_usage)
         given_up: GivenUp = []
+        self.moves.budget.earn()
         for place in plan.places:
             if given_up and not takes(place, self._board.busy):
                 continue
@@ -91,13 +101,25 @@ class Attempts:
             result, keep_alive = await self._attempt(errand, place, prepared)
             if result.end in FINAL:
                 errand.account.cut_by = _CUT_BY.get(result.end, "")
+                if given_up:
+                    self.moves.settled(
+                        errand.account.tries,
+                        answered=result.end is End.DONE and errand.account.tally.status < 400,
+                    )
                 return Relayed(keep_alive and result.end is End.DONE)
             given_up.append((place, result))
             errand.account.moves.append(result.reason)
             self._learn(errand.call, place, result)
-            if not errand.resendable or not _others_may_do_better(result):
+            if not self._may_move(errand, result):
                 break
+        self.moves.settled(errand.account.tries, answered=False)
         return _last_word(errand, given_up)
+
+    def _may_move(self, errand: Errand, result: Result) -> bool:
+        if not errand.resendable or not others_may_do_better(result):
+            return False
+        tried = errand.account.tries[-1]
+        return self.moves.allowed(errand.call, result, tried)
 
     async def _attempt(
         self, errand: Errand, place: Place, prepared: Prepared
@@ -107,14 +129,39 @@ class Attempts:
         account.attempts += 1
         account.backend = name
         account.upstream_model = place.asked or errand.call.model
-        ticket = self._board.enter(account.label, name, time.monotonic(), limit(place))
+        began, trial, result = time.monotonic(), on_trial(place), ABANDONED
+        ticket = self._board.enter(account.label, name, began, limit(place), trial=trial)
         if ticket is None:
             # Another process was quicker between the plan and now.
-            return Result(End.BROKEN, "full", "it is full"), False
+            self._note(account, place, began, FULL, trial)
+            return FULL, False
         try:
-            return await self._connected(errand, place, prepared)
+            result, keep_alive = await self._connected(errand, place, prepared)
+            if result.end is End.DONE and account.tally.status < 400:
+                self._board.serve(ticket, name)
+            return result, keep_alive
         finally:
             self._board.leave(ticket, account.label, name)
+            self._note(account, place, began, result, trial)
+
+    def _note(
+        self, account: Account, place: Place, began: float, result: Result, trial: bool
+    ) -> None:
+        """Keep how an attempt ended, and hold it against the backend where that is due."""
+        tried = Tried(
+            place.backend.name,
+            account.upstream_model,
+            began,
+            time.monotonic(),
+            result.end.value,
+            result.reason,
+            result.text,
+            account.tally.status if result.end is End.DONE else result.status,
+            trial,
+        )
+        account.tries.append(tried)
+        if result.end is not End.DONE:
+            self.moves.ended(tried, result)
 
     async def _connected(
         self, errand: Errand, place: Place, prepared: Prepared
@@ -133,7 +180,7 @@ class Attempts:
             connection = await self._pool.connect(origin, backend.timeouts.connect)
         except ConnectFailed as failure:
             self._senses.trouble(backend.name, str(failure))
-            return Result(End.BROKEN, failure.reason, str(failure)), False
+            return Result(End.BROKEN, failure.reason, str(failure), sent=False), False
         return await self._exchange(errand, place, prepared, origin, connection)
 
     async def _exchange(
@@ -214,15 +261,6 @@ class Attempts:
 
 
 _CUT_BY = {End.CUT: "engine", End.STALLED: "client", End.ENDED: "gateway"}
-
-
-def _others_may_do_better(result: Result) -> bool:
-    """Never after a refusal that is the caller's own fault (INTERFACE section 7)."""
-    return (
-        result.end is End.BROKEN
-        or result.verdict in MOVE_ON
-        or result.verdict is Verdict.UNSUPPORTED
-    )
 
 
 def _went_stale(result: Result, connection: Connection) -> bool:

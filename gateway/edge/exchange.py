@@ -49,7 +49,7 @@ class End(Enum):
 class Result:
     """``verdict``, ``status``, ``headers`` and ``body`` describe an answer given up; ``reason``
     is a word for metrics, ``text`` a clause for people. ``told`` is True when the error was an
-    event inside a stream of status 200."""
+    event inside a stream of status 200; ``sent`` is False when the request never left."""
 
     end: End
     reason: str = ""
@@ -59,6 +59,7 @@ class Result:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
     told: bool = False
+    sent: bool = True
 
 
 @dataclass(slots=True)

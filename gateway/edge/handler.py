@@ -20,7 +20,7 @@ from gateway.core.headers import SANE_ID, safe_value
 from gateway.core.keys import Keyring, authenticate
 from gateway.core.plan import Policy, plan, route
 from gateway.core.plan import Route as Way
-from gateway.core.types import Call, Caller, Op, Outcome, Wire
+from gateway.core.types import Call, Caller, Op, Outcome, Tactics, Wire
 from gateway.dialects import DIALECTS, Route, match, wire_of
 from gateway.edge import body as bodies
 from gateway.edge.account import Account
@@ -162,10 +162,14 @@ class Handler:
             turn=self._turn,
             dice=self._dice.random(),
         )
-        account.label = found.label
+        account.label, account.plan = found.label, found
         account.overhead = before + time.monotonic() - resumed
         errand = Errand(request, call, caller, upload, account)
         return await self._attempts.run(errand, found, tables.stream_usage)
+
+    def adopt(self, tactics: Tactics) -> None:
+        """Take over how far to go for a request."""
+        self._attempts.moves.adopt(tactics, time.monotonic())
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client."""

@@ -12,6 +12,7 @@ from operator import not_
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_incrementing, wait_random
 
+from gateway.core.breaker import Breaker, Failure, failed, looked, renewed
 from gateway.core.health import (
     NOTHING,
     Observation,
@@ -21,7 +22,18 @@ from gateway.core.health import (
     step,
     suspicious,
 )
-from gateway.core.types import Backend, Fleet, Health, Load, Model, Op, Pulse, Sight
+from gateway.core.types import (
+    ROUTABLE,
+    Backend,
+    Circuit,
+    Fleet,
+    Health,
+    Load,
+    Model,
+    Op,
+    Pulse,
+    Sight,
+)
 from gateway.sensors.ask import Asker
 from gateway.sensors.discover import Discoverer, Found, is_near, place_of, told
 from gateway.sensors.probe import Book, Identity, Stranger, identify, observe, shipped
@@ -42,11 +54,15 @@ since a llama-server asked more often keeps abandoned requests running (sheet: l
 DEEP_EVERY = 60.0
 """Seconds between two costly checks of the same suspect."""
 
+CIRCUITS_EVERY = 0.1
+"""Seconds between looks at circuits that are not closed."""
+
 NEWCOMER_WAIT = 3.0
 """Seconds that a reload waits for the first sight of what it brings, so that no request meets a
 backend nobody has looked at."""
 
 ITSELF = "this address is the gateway itself; take it out of the backends"
+DRAINED = "an operator drains it; POST /admin/backends/NAME/undrain ends that"
 AILING = frozenset({Health.UNKNOWN, Health.DOWN, Health.LOADING})
 
 chance = random.SystemRandom()
@@ -66,6 +82,7 @@ class Watch:
     absent: float = 0.0
     proved: float = 0.0
     deep_at: float = 0.0
+    breaker: Breaker = field(default_factory=Breaker)
     began: float = 0.0
     nudge: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -107,6 +124,7 @@ class Sensors:
         instance: str,
         interval: float = 5.0,
         book: Book | None = None,
+        drained: Iterable[str] = (),
     ) -> None:
         self._pulse = pulse
         self._announce = publish
@@ -118,6 +136,8 @@ class Sensors:
         self._tasks = Tasks()
         self._reloading = asyncio.Lock()
         self._scanned = asyncio.Event()
+        self._failing = asyncio.Event()
+        self._drained: set[str] = set(drained)
         self._watches = {backend.name: self._fresh(backend) for backend in backends}
         self._fleet = Fleet(0, time.monotonic(), {}, {})
 
@@ -133,6 +153,7 @@ class Sensors:
             self._run(watch)
         if self._discoverer is not None:
             self._tasks.spawn(self._discover(self._discoverer), "sensors: discovery")
+        self._tasks.spawn(self._keep_circuits(), "sensors: circuits")
         try:
             async with asyncio.timeout(wait):
                 if self._discoverer is not None:
@@ -186,6 +207,76 @@ class Sensors:
         if watch is not None:
             watch.nudge.set()
 
+    def failed(self, name: str, reason: str, failure: Failure) -> None:
+        """A request failed on a backend in a way that means the engine."""
+        watch = self._watches.get(name)
+        if watch is None:
+            return
+        now, pulse = time.monotonic(), self._pulse(name)
+        before = watch.breaker.circuit
+        failure = replace(failure, last=not self._others(watch))
+        watch.breaker = failed(watch.breaker, failure, pulse.served, now)
+        if watch.breaker.circuit is Circuit.OPEN and before is not Circuit.OPEN:
+            wait = watch.breaker.until - now
+            log.warning("backend %s cools down for %.0f s: requests fail (%s)", name, wait, reason)
+            watch.nudge.set()
+        self._failing.set()
+        self._publish()
+
+    def _others(self, watch: Watch) -> bool:
+        """Whether another backend that takes requests has a model of this one."""
+        own = {model.id for model in watch.sight.models}
+        return any(
+            not own.isdisjoint(model.id for model in other.sight.models)
+            for name, other in self._watches.items()
+            if other is not watch
+            and other.sight.health in ROUTABLE
+            and other.breaker.circuit is not Circuit.OPEN
+            and name not in self._drained
+        )
+
+    async def _keep_circuits(self) -> None:
+        """Half open what has cooled down, close what stood its trial."""
+        while True:
+            await self._failing.wait()
+            self._failing.clear()
+            await asyncio.sleep(CIRCUITS_EVERY)
+            self._look_at_circuits()
+
+    def _look_at_circuits(self) -> None:
+        now = time.monotonic()
+        for name, watch in self._watches.items():
+            before = watch.breaker.circuit
+            if before is Circuit.CLOSED:
+                continue
+            pulse = self._pulse(name)
+            watch.breaker = looked(watch.breaker, pulse.served, pulse.tried, now)
+            if watch.breaker.circuit is not Circuit.CLOSED:
+                self._failing.set()
+            else:
+                log.info("backend %s takes all requests again", name)
+        self._publish()
+
+    def drain(self, name: str) -> bool:
+        """Give a backend no new requests until ``undrain``; False when it is not known."""
+        if name not in self._watches:
+            return False
+        self._drained.add(name)
+        self._publish()
+        return True
+
+    def undrain(self, name: str) -> bool:
+        """Let a drained backend take requests again; False when it is not known."""
+        known = name in self._watches or name in self._drained
+        self._drained.discard(name)
+        self._publish()
+        return known
+
+    @property
+    def drained(self) -> frozenset[str]:
+        """The names of the backends that an operator has drained."""
+        return frozenset(self._drained)
+
     async def stop(self) -> None:
         await self._tasks.cancel_all()
         await self._ask.close()
@@ -232,6 +323,8 @@ class Sensors:
         watch.seen = follow(watch.seen, seen, pulse, now)
         before, watch.sight = watch.sight, step(watch.sight, watch.seen, pulse, now)
         self._check_deeply(watch, pulse, now)
+        if before.health in (Health.DOWN, Health.LOADING) and watch.sight.health in ROUTABLE:
+            watch.breaker = renewed(watch.breaker)
         watch.absent = watch.absent or now if watch.sight.health is Health.DOWN else 0.0
         if before.health is not watch.sight.health:
             log.info("%s", told(watch.backend, watch.sight))
@@ -316,11 +409,20 @@ class Sensors:
     def _publish(self) -> None:
         """Send out a new Fleet if it would differ from the last."""
         backends = {name: watch.backend for name, watch in self._watches.items()}
-        sights = {name: watch.sight for name, watch in self._watches.items()}
+        sights = {name: self._shown(watch) for name, watch in self._watches.items()}
         if (backends, sights) == (self._fleet.backends, self._fleet.sights) and self._fleet.serial:
             return
         self._fleet = Fleet(self._fleet.serial + 1, time.monotonic(), backends, sights)
         self._announce(self._fleet)
+
+    def _shown(self, watch: Watch) -> Sight:
+        """What is told of a backend: what was seen, what live traffic and the operator say."""
+        sight, breaker = watch.sight, watch.breaker
+        if breaker.circuit is not Circuit.CLOSED:
+            sight = replace(sight, circuit=breaker.circuit, until=breaker.until)
+        if watch.backend.name in self._drained:
+            sight = replace(sight, health=Health.DRAINING, detail=DRAINED)
+        return sight
 
     # -- discovery --------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from gateway.core.plan import trial_of
 from gateway.core.types import Pulse
 from gateway.state.makers import Book, Makers
 
@@ -19,11 +20,14 @@ MOST_BACKENDS = 1024
 
 @dataclass(slots=True)
 class Lane:
-    """One backend's requests of this process: when each was sent, when a byte last came."""
+    """One backend's requests of this process: when each was sent, when a byte last came, how many
+    were answered well. ``fell`` is when it first failed since it last answered well (0: not)."""
 
     column: int
     starts: dict[int, float] = field(default_factory=dict)
     last_byte: float = 0.0
+    served: int = 0
+    fell: float = 0.0
 
 
 class Page:
@@ -31,17 +35,18 @@ class Page:
     backend. ``lock`` guards what must not be exceeded by two writers at once. ``book`` says who
     made a stored response."""
 
-    __slots__ = ("_bytes", "book", "counts", "last", "lock", "marks", "oldest", "rows")
+    __slots__ = ("_bytes", "book", "counts", "last", "lock", "marks", "oldest", "rows", "served")
 
     def __init__(self, rows: int, lock: AbstractContextManager[object] | None = None) -> None:
         size = rows * MOST_BACKENDS
-        self._bytes = mmap.mmap(-1, 3 * 8 * size + 8 * MOST_BACKENDS)
+        self._bytes = mmap.mmap(-1, 4 * 8 * size + 8 * MOST_BACKENDS)
         view = memoryview(self._bytes)
         self.rows = rows
         self.counts = view[: 8 * size].cast("q")
         self.oldest = view[8 * size : 16 * size].cast("d")
         self.last = view[16 * size : 24 * size].cast("d")
-        self.marks = view[24 * size :].cast("Q")
+        self.served = view[24 * size : 32 * size].cast("q")
+        self.marks = view[32 * size :].cast("Q")
         self.lock: AbstractContextManager[object] = lock or nullcontext()
         self.book = Book(self.lock)
 
@@ -56,6 +61,14 @@ class Page:
                     return column
         return MOST_BACKENDS - 1
 
+    def known(self, backend: str) -> int | None:
+        """The column of a backend that has one already."""
+        mark = _mark(backend)
+        for column in range(MOST_BACKENDS - 1):
+            if self.marks[column] in (0, mark):
+                return column if self.marks[column] == mark else None
+        return None
+
     def total(self, column: int) -> int:
         """Requests in flight at a backend, over all writers."""
         start = column * self.rows
@@ -66,6 +79,7 @@ class Page:
         for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
             self.counts[cell] = 0
             self.oldest[cell] = 0.0
+            self.served[cell] = 0
 
 
 def _mark(backend: str) -> int:
@@ -100,13 +114,24 @@ class Board:
     """One process's hand on the page. ``columns`` says which backend has which column, as far as
     this process has seen them; ``makers`` who made which response."""
 
-    __slots__ = ("_lanes", "_next", "_page", "_row", "busy", "by_model", "columns", "makers")
+    __slots__ = (
+        "_lanes",
+        "_next",
+        "_page",
+        "_row",
+        "_trials",
+        "busy",
+        "by_model",
+        "columns",
+        "makers",
+    )
 
     def __init__(self, page: Page | None = None, row: int = 0) -> None:
         self._page = page or Page(1)
         self._row = row
         self._lanes: dict[str, Lane] = {}
         self._next = 0
+        self._trials: dict[int, Lane] = {}
         self.columns: dict[str, int] = {}
         self.busy = Busy(self._page, self.columns)
         self.makers = Makers(self._page.book, self.columns)
@@ -126,26 +151,52 @@ class Board:
             lane = self._lanes[backend] = Lane(self.name(backend))
         return lane
 
-    def enter(self, model: str, backend: str, now: float, limit: int | None = None) -> int | None:
+    def enter(
+        self, model: str, backend: str, now: float, limit: int | None = None, *, trial: bool = False
+    ) -> int | None:
         """Count one request in; returns the ticket to ``leave`` with, or None when ``limit``
-        requests are in flight there already, over all processes."""
+        requests are in flight there already, over all processes. Of ``trial`` requests a backend
+        has one at a time, whatever else is still in flight there."""
         lane = self.lane(backend)
+        if trial and not self._enter_trial(self.lane(trial_of(backend))):
+            return None
         if limit is None:
             self._count(lane, 1)
         else:
             with self._page.lock:
                 if self._page.total(lane.column) >= limit:
+                    if trial:
+                        self._count(self.lane(trial_of(backend)), -1)
                     return None
                 self._count(lane, 1)
         self._next += 1
+        if trial:
+            self._trials[self._next] = self.lane(trial_of(backend))
         lane.starts[self._next] = now
         key = (model, backend)
         self.by_model[key] = self.by_model.get(key, 0) + 1
         return self._next
 
+    def _enter_trial(self, lane: Lane) -> bool:
+        with self._page.lock:
+            if self._page.total(lane.column):
+                return False
+            self._count(lane, 1)
+        return True
+
+    def serve(self, ticket: int, backend: str) -> None:
+        """Note that the request was answered well."""
+        lane = self._lanes[backend]
+        lane.served += 1
+        lane.fell = 0.0
+        if self._trials and (tried := self._trials.get(ticket)) is not None:
+            tried.served += 1
+
     def leave(self, ticket: int, model: str, backend: str) -> None:
         """Count one request out."""
         lane = self._lanes[backend]
+        if self._trials and (tried := self._trials.pop(ticket, None)) is not None:
+            self._count(tried, -1)
         if lane.starts.pop(ticket, None) is not None:
             self._count(lane, -1)
             self.by_model[(model, backend)] -= 1
@@ -159,6 +210,7 @@ class Board:
             cell = lane.column * self._page.rows + self._row
             self._page.oldest[cell] = next(iter(lane.starts.values()), 0.0)
             self._page.last[cell] = lane.last_byte
+            self._page.served[cell] = lane.served
 
     def pulse(self, backend: str) -> Pulse:
         """What live traffic says of a backend, over all processes."""
@@ -167,5 +219,17 @@ class Board:
         end = start + page.rows
         oldest = [when for when in page.oldest[start:end] if when]
         return Pulse(
-            page.total(start // page.rows), min(oldest, default=0.0), max(page.last[start:end])
+            page.total(start // page.rows),
+            min(oldest, default=0.0),
+            max(page.last[start:end]),
+            sum(page.served[start:end]),
+            self._tried(backend),
         )
+
+    def _tried(self, backend: str) -> int:
+        """Trials that were answered well; most backends have never had one."""
+        column = self._page.known(trial_of(backend))
+        if column is None:
+            return 0
+        rows = self._page.rows
+        return sum(self._page.served[column * rows : (column + 1) * rows])

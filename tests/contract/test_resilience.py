@@ -1,0 +1,168 @@
+"""Engines that fail: who is asked, who is spared, and that no request is lost without need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes import steps
+from tests.fakes.peer import Recorded
+from tests.fakes.steps import Step
+from tests.harness import Farm, Gateway, chat_json, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ADMIN = "an-admin-key-of-the-tests"
+TIMEOUTS = {"timeouts": {"connect": "500ms", "first_byte": "500ms", "idle": "800ms"}}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def farm() -> AsyncIterator[Farm]:
+    async with Farm(24, backend=TIMEOUTS, extra={"auth": {"admin_keys": [ADMIN]}}) as farm:
+        yield farm
+
+
+def failure(status: int = 500, message: str = "no") -> Step:
+    return steps.reply(status, {"error": {"message": message, "type": "x", "code": status}})
+
+
+async def circuit(gw: Gateway, name: str) -> float:
+    return await gw.metric("portico_circuit_state", backend=name)
+
+
+async def becomes(gw: Gateway, name: str, state: float, timeout: float = 5.0) -> None:
+    async def there() -> bool:
+        return await circuit(gw, name) == state
+
+    await until(there, timeout, f"the circuit of {name} to be {state}")
+
+
+BAD: dict[str, Step] = {
+    "500": failure(),
+    "a reset": steps.drop("reset"),
+    "silence": steps.hang(),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+async def test_a_failing_engine_is_spared_then_tried_and_taken_back(farm: Farm, fault: str) -> None:
+    pair = farm.pair()
+    pair.first.engine.always = BAD[fault]
+    replies = await asyncio.gather(*(farm.gw.chat(pair.model) for _ in range(16)))
+    assert {reply.status for reply in replies} == {200}
+    await becomes(farm.gw, pair.first.name, 2)
+    before = len(pair.first.engine.requests)
+    replies = await asyncio.gather(*(farm.gw.chat(pair.model) for _ in range(5)))
+    assert {reply.status for reply in replies} == {200}
+    assert len(pair.first.engine.requests) <= before + 1, "a trial at most"
+    pair.first.engine.always = None
+
+    async def closed() -> bool:
+        assert (await farm.gw.chat(pair.model)).status == 200
+        return await circuit(farm.gw, pair.first.name) == 0
+
+    await until(closed, 10.0, "the circuit to close", pause=0.1)
+
+
+async def test_an_engine_that_fails_every_other_request_loses_none(farm: Farm) -> None:
+    pair = farm.pair()
+    turns = iter(range(10_000))
+
+    def half(request: Recorded) -> Step | None:
+        return failure() if next(turns) % 2 else None
+
+    pair.first.engine.always = half
+    for _ in range(5):
+        replies = await asyncio.gather(*(farm.gw.chat(pair.model) for _ in range(12)))
+        assert {reply.status for reply in replies} == {200}
+
+
+async def test_nobodys_bad_requests_open_a_circuit(farm: Farm) -> None:
+    pair = farm.pair()
+
+    def pick(request: Recorded) -> Step | None:
+        if b'"bad"' in request.body:
+            return failure(400, "bad request")
+        return failure(500, "who knows why") if b'"poison"' in request.body else None
+
+    pair.first.engine.always = pair.second.engine.always = pick
+    for kind, status in (("bad", 400), ("poison", 500)):
+        for _ in range(12):
+            assert (await farm.gw.chat(pair.model, user=kind)).status == status
+    assert (await farm.gw.chat(pair.model)).status == 200
+    assert await circuit(farm.gw, pair.first.name) == 0
+    assert await circuit(farm.gw, pair.second.name) == 0
+
+
+async def test_a_model_whose_only_backend_fails_is_refused_with_the_time_to_come_back(
+    farm: Farm,
+) -> None:
+    spot = farm.solo()
+    spot.engine.always = steps.drop("reset")
+    for _ in range(3):
+        assert (await farm.gw.chat(spot.model)).status == 502
+    await becomes(farm.gw, spot.name, 2, 1.0)
+    reply = await farm.gw.chat(spot.model)
+    assert (reply.status, reply.kind) == (503, "overloaded")
+    assert "cool-down" in reply.error["message"]
+    assert reply.header("Retry-After") == "1"
+    spot.engine.always = None
+
+    async def served() -> bool:
+        return (await farm.gw.chat(spot.model)).status == 200
+
+    await until(served, 5.0, "the backend to be tried again", pause=0.1)
+
+
+async def test_a_request_that_makes_the_engine_keep_something_is_not_sent_twice(
+    farm: Farm,
+) -> None:
+    pair = farm.pair()
+    for spot in (pair.first, pair.second):
+        spot.engine.always = steps.drop("reset")
+    body = {"model": pair.model, "input": "Hi", "store": True}
+    reply = await farm.gw.post("/v1/responses", body)
+    assert reply.status == 502
+    assert len(pair.first.engine.requests) + len(pair.second.engine.requests) == 1
+
+
+async def test_retries_stay_within_their_budget_in_an_outage() -> None:
+    extra = {"routing": {"retries": {"budget": 0.1, "per_second": 0.2}}}
+    async with Farm(2, extra=extra) as farm:
+        pair = farm.pair()
+        for spot in (pair.first, pair.second):
+            spot.engine.always = failure(500)
+        for _ in range(40):
+            assert (await farm.gw.chat(pair.model)).status in (500, 503)
+        asked = len(pair.first.engine.requests) + len(pair.second.engine.requests)
+        assert asked <= 40 + 0.1 * 40 + 2 + 2
+
+
+async def test_llamacpps_500_for_a_clients_fault_opens_nothing() -> None:
+    async with Farm(1, "llamacpp") as farm:
+        spot = farm.solo()
+        text = "Failed to parse tools: no name"
+        spot.engine.always = failure(500, text)
+        for _ in range(12):
+            await farm.gw.post("/v1/chat/completions", chat_json(spot.model))
+        assert await circuit(farm.gw, spot.name) == 0
+
+
+async def test_what_was_in_flight_when_an_engine_died_is_answered_by_another() -> None:
+    extra = {"routing": {"retries": {"budget": 0, "per_second": 0}}}
+    async with Farm(2, extra=extra) as farm:
+        pair = farm.pair()
+        crash = asyncio.Event()
+        pair.first.engine.always = steps.after(crash, steps.drop("reset"))
+        asked = [asyncio.ensure_future(farm.gw.chat(pair.model)) for _ in range(12)]
+
+        async def waiting() -> bool:
+            return len(pair.first.engine.requests) >= 3
+
+        await until(waiting, 5.0, "requests at the engine")
+        crash.set()
+        replies = await asyncio.gather(*asked)
+        assert [reply.status for reply in replies] == [200] * 12
