@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 from backends import BY_NAME, PLAIN, RUNTIMES
@@ -15,7 +15,7 @@ from gateway.config import Config, ConfigError
 from gateway.control.exposition import State, exposition
 from gateway.control.metrics import Metrics
 from gateway.core.runtime import Runtime
-from gateway.core.types import Backend, Fleet
+from gateway.core.types import Backend, Doc, Fleet
 from gateway.demo.child import DemoEngine, DemoError
 from gateway.sensors.discover import Discoverer
 from gateway.sensors.loop import Sensors
@@ -40,7 +40,8 @@ def rows(name: str, variant: str) -> Runtime | None:
 
 class Controller:
     """``see(fleet)`` is called with every new fleet, ``configured(config)`` with a configuration
-    that took over; ``load`` reads it again."""
+    that took over; ``load`` reads it again; ``recall(request id)`` finds out why a request went
+    where it went. It is the Desk of ``control/admin.py``."""
 
     def __init__(
         self,
@@ -52,8 +53,12 @@ class Controller:
         load: Callable[[], Config],
         see: Callable[[Fleet], None],
         configured: Callable[[Config], None],
+        recall: Callable[[str], Awaitable[Doc | None]],
+        drained: Iterable[str] = (),
     ) -> None:
         self.config = config
+        self.explain = recall
+        self._board = board
         self.metrics = Metrics()
         self._port = port
         self._load = load
@@ -72,11 +77,35 @@ class Controller:
             publish=self._publish,
             discoverer=discoverer,
             instance=instance,
+            drained=drained,
         )
 
     def _publish(self, fleet: Fleet) -> None:
         self.metrics.fleet(fleet)
         self._see(fleet)
+
+    @property
+    def fleet(self) -> Fleet:
+        """What was seen last."""
+        return self.sensors.fleet
+
+    def drain(self, name: str) -> bool:
+        """Give a backend no new requests; False when there is none of that name."""
+        known = self.sensors.drain(name)
+        if known:
+            log.info("backend %s: drained by an administrator", name)
+        return known
+
+    def undrain(self, name: str) -> bool:
+        """Give it requests again; False when there is none of that name."""
+        known = self.sensors.undrain(name)
+        if known:
+            log.info("backend %s: given requests again by an administrator", name)
+        return known
+
+    def in_flight(self, name: str) -> int:
+        """Requests that a backend works on for this gateway, over all processes."""
+        return self._board.pulse(name).in_flight
 
     async def start(self) -> None:
         """Look at everything once, and start the demo engine where nothing is found."""

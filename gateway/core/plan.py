@@ -42,13 +42,12 @@ Policy = Callable[[View], list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where to try, in order. ``label`` is the model's name for metrics. ``seen`` are all places
-    that were looked at, ``scores`` those that were ranked, in their order, with what the policy
-    gave them (None where there was no choice): kept for an explanation."""
+    """Where to try, in order. ``label`` is the model's name for metrics. ``scores`` are
+    the places that were ranked, in their order, with what ``policy`` gave each (None where there
+    was no choice): kept for an explanation."""
 
     label: str
     places: tuple[Place, ...]
-    seen: tuple[Place, ...] = ()
     scores: tuple[tuple[float | None, Place], ...] = ()
     policy: str = ""
 
@@ -132,7 +131,7 @@ def plan(
     if len(way.groups) > 1:
         order = _once(order)
     used = way.groups[0].policy or policy
-    return Plan(way.label, tuple(order[:LONGEST_PLAN]), way.seen, tuple(ranked), used)
+    return Plan(way.label, tuple(order[:LONGEST_PLAN]), tuple(ranked), used)
 
 
 def _score(pair: tuple[float, Place]) -> float:

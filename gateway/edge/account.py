@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from gateway.core.catalog import Place
+from gateway.core.explain import Story
 from gateway.core.plan import Plan
 from gateway.core.types import Outcome, Tried, Usage
 from gateway.core.usage import extract
@@ -21,6 +23,7 @@ class Account:
 
     __slots__ = (
         "_clock",
+        "_keep",
         "_report",
         "arrived",
         "attempts",
@@ -33,6 +36,8 @@ class Account:
         "overhead",
         "plan",
         "refusal",
+        "said",
+        "seen",
         "stale",
         "status",
         "stream",
@@ -46,9 +51,14 @@ class Account:
     )
 
     def __init__(
-        self, report: Callable[[Outcome], None], clock: Callable[[], float], request_id: str
+        self,
+        report: Callable[[Outcome], None],
+        clock: Callable[[], float],
+        request_id: str,
+        keep: Callable[[Story], None],
     ) -> None:
         self._report = report
+        self._keep = keep
         self._clock = clock
         self.arrived = clock()
         self.id = request_id
@@ -67,7 +77,9 @@ class Account:
         self.moves: list[str] = []
         self.stale = 0
         self.overhead: float | None = None
+        self.seen: tuple[Place, ...] = ()
         self.plan: Plan | None = None
+        self.said = ""
         self.tries: list[Tried] = []
         self.tally = Tally()
         self.watch: Watch | None = None
@@ -83,7 +95,9 @@ class Account:
     ) -> None:
         if kind is not None and not self.cut_by:
             self.cut_by = "client" if not issubclass(kind, Exception) else "gateway"
-        self._report(self._outcome())
+        outcome = self._outcome()
+        self._keep(Story(outcome, self.seen, self.plan, self.tries, self.arrived, self.said))
+        self._report(outcome)
 
     def _usage(self) -> Usage:
         if self.watch is None or self.tally.status >= 400 or not self.tally.committed:

@@ -29,6 +29,7 @@ from gateway.edge.front import Relayed
 from gateway.edge.refuse import draining, internal, not_allowed, refused
 from gateway.edge.upstream import Pool
 from gateway.state.board import Board
+from gateway.state.recall import Recall
 
 log = logging.getLogger("portico.edge")
 
@@ -70,7 +71,8 @@ OwnPages = Callable[[BaseRequest, str, str], Awaitable[web.StreamResponse]]
 
 class Handler:
     """Called by the server for each request. ``tables`` is replaced, never changed; ``draining``
-    turns new requests away; ``active`` counts the requests under way."""
+    turns new requests away; ``active`` counts the requests under way; ``recall`` holds what became
+    of the last ones."""
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class Handler:
         self.tables = Tables()
         self.draining = False
         self.active = 0
+        self.recall = Recall()
         self._board = board
         self._report = report
         self._own_pages = own_pages
@@ -100,7 +103,7 @@ class Handler:
             return await self._own(request, path, rid)
         self.active += 1
         try:
-            with Account(self._report, time.monotonic, rid) as account:
+            with Account(self._report, time.monotonic, rid, self.recall.keep) as account:
                 return await self._guarded(request, *found, account)
         finally:
             self.active -= 1
@@ -131,7 +134,7 @@ class Handler:
     def _refused(
         self, refusal: Refusal, wire: Wire, account: Account
     ) -> web.StreamResponse | Relayed:
-        account.refusal = refusal.kind
+        account.refusal, account.said = refusal.kind, refusal.message
         account.label = refusal.label or account.label
         if account.tally.committed:
             return Relayed(keep_alive=False)
@@ -153,9 +156,11 @@ class Handler:
         resumed = time.monotonic()
         account.user, account.stream = call.user, call.stream
         self._turn += 1
+        way = tables.way(call, caller)
+        account.seen = way.seen
         found = plan(
             call,
-            tables.way(call, caller),
+            way,
             policies=tables.policies,
             policy=tables.policy,
             busy=self._board.busy,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 
+import psutil
 import pytest
 import pytest_asyncio
 
-from tests.fakes import steps
+from tests.fakes import steps, talk
 from tests.fakes.peer import Recorded
 from tests.fakes.steps import Step
 from tests.harness import Farm, Gateway, chat_json, until
@@ -166,3 +168,136 @@ async def test_what_was_in_flight_when_an_engine_died_is_answered_by_another() -
         crash.set()
         replies = await asyncio.gather(*asked)
         assert [reply.status for reply in replies] == [200] * 12
+
+
+def key(value: str = ADMIN) -> list[tuple[str, str]]:
+    return [("Authorization", f"Bearer {value}")]
+
+
+async def test_admin_routes_need_an_admin_key(farm: Farm) -> None:
+    assert (await farm.gw.get("/admin/backends")).status == 401
+    assert (await farm.gw.get("/admin/backends", key("another"))).status == 401
+    assert (await farm.gw.get("/admin/backends", key())).status == 200
+    assert (await farm.gw.get("/admin/nothing", key())).status == 404
+    reply = await farm.gw.post("/admin/backends", {}, key())
+    assert (reply.status, reply.header("Allow")) == (405, "GET")
+    assert (await farm.gw.post("/admin/backends/nobody/drain", {}, key())).status == 404
+
+
+async def test_without_an_admin_key_the_routes_say_how_to_enable_them() -> None:
+    async with Gateway({"backends": []}) as gw:
+        for path in ("/admin/backends", "/admin/anything"):
+            reply = await gw.get(path, key())
+            assert (reply.status, reply.kind) == (403, "forbidden")
+            assert "auth.admin_keys" in reply.error["message"]
+
+
+async def test_a_callers_key_is_no_admin_key() -> None:
+    auth = {"admin_keys": [ADMIN], "keys": [{"name": "a", "key": "a-callers-key"}]}
+    async with Gateway({"backends": [], "auth": auth}) as gw:
+        assert (await gw.get("/admin/backends", key("a-callers-key"))).status == 403
+        assert (await gw.get("/admin/backends", [("x-api-key", ADMIN)])).status == 200
+
+
+async def test_a_drained_backend_gets_nothing_new_and_finishes_what_it_has(farm: Farm) -> None:
+    pair = farm.pair()
+    gate = steps.Gate()
+    events = talk.chat_events(pair.model)
+    pair.first.engine.always = steps.stream(events, gate=gate)
+    path = f"/admin/backends/{pair.first.name}"
+    stream = asyncio.ensure_future(
+        farm.gw.chat(f"{pair.first.name}:{pair.model}", stream=True, timeout=20)
+    )
+
+    async def begun() -> bool:
+        return bool(pair.first.engine.requests)
+
+    await until(begun)
+    shown = (await farm.gw.post(f"{path}/drain", {}, key())).doc
+    assert (shown["health"], shown["in_flight"]) == ("draining", 1)
+    for _ in range(6):
+        reply = await farm.gw.chat(pair.model)
+        assert reply.header("X-Portico-Backend") == pair.second.name
+    gate.open()
+    assert (await stream).body == b"".join(events)
+    alone = await farm.gw.chat(pair.first.model)
+    assert (alone.status, alone.kind) == (503, "overloaded")
+    await asyncio.sleep(1.5)  # a round of probes does not bring it back
+    farm.gw.signal(signal.SIGHUP)
+    await farm.gw.rises("portico_config_reloads_total", result="success")
+    assert (await farm.gw.chat(pair.first.model)).status == 503
+    pair.first.engine.always = None
+    assert (await farm.gw.post(f"{path}/undrain", {}, key())).doc["health"] in ("up", "busy")
+    assert (await farm.gw.chat(pair.first.model)).status == 200
+
+
+async def test_a_gateway_whose_backends_are_all_drained_is_not_ready() -> None:
+    async with Farm(1, extra={"auth": {"admin_keys": [ADMIN]}}) as farm:
+        assert (await farm.gw.get("/readyz")).status == 200
+        await farm.gw.post("/admin/backends/b0/drain", {}, key())
+        assert (await farm.gw.get("/readyz")).status == 503
+        await farm.gw.post("/admin/backends/b0/undrain", {}, key())
+        assert (await farm.gw.get("/readyz")).status == 200
+
+
+async def test_the_way_of_a_request_is_explained(farm: Farm) -> None:
+    pair = farm.pair()
+    pair.first.engine.always = failure()
+    reply = None
+    for _ in range(12):
+        reply = await farm.gw.chat(pair.model)
+        if pair.first.engine.requests:
+            break
+    assert reply is not None
+    found = (await farm.gw.get(f"/admin/explain/{reply.header('X-Request-Id')}", key())).doc
+    assert {one["backend"] for one in found["candidates"]} == {pair.first.name, pair.second.name}
+    assert [(one["backend"], one["end"], one["status"]) for one in found["attempts"]] == [
+        (pair.first.name, "given_up", 500),
+        (pair.second.name, "done", 200),
+    ]
+    assert found["outcome"]["backend"] == pair.second.name
+    assert (await farm.gw.get("/admin/explain/unheard-of", key())).status == 404
+
+
+async def test_a_refusal_is_explained_by_what_was_skipped(farm: Farm) -> None:
+    pair = farm.pair()
+    await farm.gw.post(f"/admin/backends/{pair.first.name}/drain", {}, key())
+    await farm.gw.chat(pair.first.model, [("X-Request-Id", "a-refused-one")])
+    found = (await farm.gw.get("/admin/explain/a-refused-one", key())).doc
+    assert found["outcome"]["refusal"] == "overloaded"
+    assert found["skipped"][0]["why"].startswith("draining")
+
+
+async def test_two_workers_share_circuits_drains_and_explanations() -> None:
+    extra = {"auth": {"admin_keys": [ADMIN]}}
+    async with Farm(2, server={"workers": 2}, extra=extra) as farm:
+        pair = farm.pair()
+        pair.first.engine.always = failure()
+        ids = []
+        for _ in range(4):
+            replies = await asyncio.gather(*(farm.gw.chat(pair.model) for _ in range(8)))
+            assert {reply.status for reply in replies} == {200}
+            ids += [reply.header("X-Request-Id") for reply in replies]
+        await becomes(farm.gw, pair.first.name, 2)
+        for rid in ids:
+            found = await farm.gw.get(f"/admin/explain/{rid}", key())
+            assert (found.status, found.doc["request_id"]) == (200, rid)
+        pair.first.engine.always = None
+
+        async def closed() -> bool:
+            await asyncio.gather(*(farm.gw.chat(pair.model) for _ in range(4)))
+            return await circuit(farm.gw, pair.first.name) == 0
+
+        await until(closed, 8.0, "the circuit to close", pause=0.1)
+        assert (await farm.gw.post("/admin/backends/b1/drain", {}, key())).status == 200
+        control = psutil.Process(farm.gw.pid).children()[0]
+        control.kill()
+
+        async def drained() -> bool:
+            reply = await farm.gw.get("/admin/backends/b1", key())
+            return reply.status == 200 and reply.doc["health"] == "draining"
+
+        await until(drained, 8.0, "the next control process to know of the drain", pause=0.1)
+        await asyncio.sleep(0.3)
+        for _ in range(6):
+            assert (await farm.gw.chat(pair.model)).header("X-Portico-Backend") == "b0"
