@@ -166,6 +166,10 @@ class Serving(ABC):
         """What is known of a backend seems out of date."""
 
     @abstractmethod
+    def wake(self, name: str, model_id: str) -> None:
+        """A request is there for a model that its engine would have to load first."""
+
+    @abstractmethod
     def failed(self, name: str, reason: str, failure: Failure) -> None:
         """A request failed on a backend in a way that means the engine."""
 
@@ -235,6 +239,9 @@ class Alone(Serving):
 
     def stale(self, name: str) -> None:
         self.controller.sensors.stale(name)
+
+    def wake(self, name: str, model_id: str) -> None:
+        self.controller.sensors.wake(name, model_id)
 
     def failed(self, name: str, reason: str, failure: Failure) -> None:
         self.controller.sensors.failed(name, reason, failure)
@@ -345,6 +352,9 @@ class Working(Serving):
     def stale(self, name: str) -> None:
         self._spoke.say("stale", (name,))
 
+    def wake(self, name: str, model_id: str) -> None:
+        self._spoke.say("wake", (name, model_id))
+
     def failed(self, name: str, reason: str, failure: Failure) -> None:
         self._spoke.say("failed", (name, reason, failure))
 
@@ -425,6 +435,8 @@ class Controlling:
                 sensors.learned(*content)
             case "stale":
                 sensors.stale(*content)
+            case "wake":
+                sensors.wake(*content)
             case "failed":
                 sensors.failed(*content)
             case "counts":

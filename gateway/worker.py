@@ -103,6 +103,7 @@ class Worker:
         self.fleet = fleet
         catalog = build(fleet, self._public, rows)
         self.handler.tables = replace(self.handler.tables, catalog=catalog, ways={})
+        self.handler.cold.seen(fleet)
         if gone:
             self._pool.forget(kept)
 

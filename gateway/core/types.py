@@ -130,11 +130,22 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Waking:
+    """A model that the gateway has an engine load: its id, since when (monotonic seconds), and how
+    long such a load takes (seconds): as learned, or a ``guess`` where none was seen yet."""
+
+    model: str
+    since: float
+    expected: float
+    guess: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Sight:
     """What the sensors last saw of a backend. ``since`` is when ``health`` last changed (seconds,
     monotonic); ``detail`` is one sentence for a person; ``lacks`` are (model id, surface) pairs
     that the engine has refused as unsupported. ``until`` (monotonic seconds) is when the cool-down
-    of an open ``circuit`` ends."""
+    of an open ``circuit`` ends; ``waking`` are the loads under way."""
 
     health: Health = Health.UNKNOWN
     since: float = 0.0
@@ -147,6 +158,7 @@ class Sight:
     lacks: frozenset[tuple[str, Op]] = frozenset()
     circuit: Circuit = Circuit.CLOSED
     until: float = 0.0
+    waking: tuple[Waking, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,14 @@ from gateway.core.catalog import Catalog
 from gateway.core.errors import Refusal
 from gateway.core.headers import SANE_ID, safe_value
 from gateway.core.keys import Keyring, authenticate
-from gateway.core.plan import Policy, plan, route
+from gateway.core.plan import Policy, cold, plan, route
 from gateway.core.plan import Route as Way
 from gateway.core.types import Call, Caller, Op, Outcome, Tactics, Wire
 from gateway.dialects import DIALECTS, Route, match, wire_of
 from gateway.edge import body as bodies
 from gateway.edge.account import Account
 from gateway.edge.attempts import Attempts, Errand, Senses
+from gateway.edge.cold import Cold
 from gateway.edge.front import Relayed
 from gateway.edge.refuse import draining, internal, not_allowed, refused
 from gateway.edge.upstream import Pool
@@ -88,6 +89,7 @@ class Handler:
         self.draining = False
         self.active = 0
         self.recall = Recall()
+        self.cold = Cold(senses.wake)
         self._board = board
         self._report = report
         self._own_pages = own_pages
@@ -169,12 +171,15 @@ class Handler:
         )
         account.label, account.plan = found.label, found
         account.overhead = before + time.monotonic() - resumed
+        if cold(found.places[0]):
+            await self.cold.warmed(call, found.places[0])
         errand = Errand(request, call, caller, upload, account)
         return await self._attempts.run(errand, found, tables.stream_usage)
 
     def adopt(self, tactics: Tactics) -> None:
         """Take over how far to go for a request."""
         self._attempts.moves.adopt(tactics, time.monotonic())
+        self.cold.wait = tactics.load_wait
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client."""

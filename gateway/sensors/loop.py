@@ -36,6 +36,7 @@ from gateway.core.types import (
 )
 from gateway.sensors.ask import Asker
 from gateway.sensors.discover import Discoverer, Found, is_near, place_of, told
+from gateway.sensors.loading import Loader
 from gateway.sensors.probe import Book, Identity, Stranger, identify, observe, shipped
 from gateway.tasks import Tasks
 
@@ -137,6 +138,14 @@ class Sensors:
         self._reloading = asyncio.Lock()
         self._scanned = asyncio.Event()
         self._failing = asyncio.Event()
+        self._loader = Loader(
+            self._ask,
+            self._tasks,
+            look=self.stale,
+            resident=self._resident,
+            done=self._became_resident,
+            changed=self._publish,
+        )
         self._drained: set[str] = set(drained)
         self._watches = {backend.name: self._fresh(backend) for backend in backends}
         self._fleet = Fleet(0, time.monotonic(), {}, {})
@@ -206,6 +215,29 @@ class Sensors:
         watch = self._watches.get(name)
         if watch is not None:
             watch.nudge.set()
+
+    def wake(self, name: str, model_id: str) -> None:
+        """A request is there for a model that its engine would have to load first."""
+        watch = self._watches.get(name)
+        if watch is not None and watch.who is not None and not self._resident(name, model_id):
+            self._loader.wake(watch.backend, watch.who.row, model_id)
+
+    def _resident(self, name: str, model_id: str) -> bool:
+        watch = self._watches.get(name)
+        models = watch.sight.models if watch else ()
+        return any(model.loaded for model in models if model.id == model_id)
+
+    def _became_resident(self, name: str, model_id: str) -> None:
+        """Known from the load itself, before the next look."""
+        watch = self._watches.get(name)
+        if watch is not None:
+            models = tuple(
+                replace(model, loaded=True) if model.id == model_id else model
+                for model in watch.sight.models
+            )
+            watch.sight = replace(watch.sight, models=models)
+            watch.nudge.set()
+        self._publish()
 
     def failed(self, name: str, reason: str, failure: Failure) -> None:
         """A request failed on a backend in a way that means the engine."""
@@ -417,7 +449,7 @@ class Sensors:
 
     def _shown(self, watch: Watch) -> Sight:
         """What is told of a backend: what was seen, what live traffic and the operator say."""
-        sight, breaker = watch.sight, watch.breaker
+        sight, breaker = self._loader.shown(watch.backend.name, watch.sight), watch.breaker
         if breaker.circuit is not Circuit.CLOSED:
             sight = replace(sight, circuit=breaker.circuit, until=breaker.until)
         if watch.backend.name in self._drained:
