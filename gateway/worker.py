@@ -66,6 +66,7 @@ class Worker:
     def _report(self, outcome: Outcome) -> None:
         self.reported += 1
         self.metrics.observe(outcome)
+        self.handler.ended(outcome)
         self._access.write(outcome)
 
     def _do_chores(self) -> None:

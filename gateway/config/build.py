@@ -56,7 +56,15 @@ def _gpus(doc: GpusDoc) -> Gpus:
 
 def tactics(doc: RoutingDoc) -> Tactics:
     """How far to go for a request."""
-    return Tactics(doc.retries.budget, doc.retries.per_second, doc.load_wait)
+    after = doc.hedge.after if doc.hedge else None
+    return Tactics(
+        retry_share=doc.retries.budget,
+        retry_floor=doc.retries.per_second,
+        load_wait=doc.load_wait,
+        hedge=doc.hedge is not None,
+        hedge_after=after if isinstance(after, float) else None,
+        first_byte=doc.first_byte == "auto",
+    )
 
 
 def models(docs: Sequence[ModelDoc]) -> tuple[PublicModel, ...]:

@@ -70,7 +70,11 @@ def _given(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _routing(config: Config) -> dict[str, Any]:
     tactics = config.tactics
+    after = "p95" if tactics.hedge_after is None else show_seconds(tactics.hedge_after)
+    hedge = {"hedge": {"after": after}} if tactics.hedge else {}
     return {
+        **hedge,
+        "first_byte": "auto" if tactics.first_byte else "timeout",
         "policy": config.policy,
         "retries": {"budget": tactics.retry_share, "per_second": tactics.retry_floor},
         "load_wait": show_seconds(tactics.load_wait),

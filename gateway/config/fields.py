@@ -145,6 +145,16 @@ def between(low: float, high: float) -> Callable[[object], float]:
     return check
 
 
+def hedge_after(value: object) -> float | str:
+    """``p95`` or a duration."""
+    if isinstance(value, str) and value.strip().lower() == "p95":
+        return "p95"
+    try:
+        return units.seconds(value)
+    except ValueError:
+        raise ValueError("must be 'p95' or a time, such as 2s") from None
+
+
 def workers(value: object) -> int | str:
     """``auto`` or a number of processes."""
     if isinstance(value, str) and value.strip().lower() == "auto":
@@ -234,6 +244,10 @@ Workers = Annotated[
 ]
 Count = Annotated[int, _typed(whole(1, _LIMIT)), WithJsonSchema({"type": "integer", "minimum": 1})]
 Weight = Annotated[float, _typed(share), WithJsonSchema(_SHARE)]
+FIRST_BYTE = ("timeout", "auto")
+FirstByte = Annotated[
+    str, _typed(one_of(FIRST_BYTE)), WithJsonSchema({"type": "string", "enum": list(FIRST_BYTE)})
+]
 Ratio = Annotated[
     float,
     _typed(between(0, 1)),
@@ -251,6 +265,19 @@ Seconds = Annotated[
         {
             "anyOf": [
                 {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": units.DURATION_PATTERN},
+            ]
+        }
+    ),
+]
+HedgeAfter = Annotated[
+    float | str,
+    _typed(hedge_after),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "const": "p95"},
                 {"type": "string", "pattern": units.DURATION_PATTERN},
             ]
         }

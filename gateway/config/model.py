@@ -210,6 +210,14 @@ class RetriesDoc(Section):
     """Further attempts a second that are always allowed; 10 seconds of them can be saved up."""
 
 
+class HedgeDoc(Section):
+    """A second copy of a generating request, on another engine, when no byte of an answer has come
+    in time. What answers first is relayed, the other is cancelled. Copies count as retries."""
+
+    after: f.HedgeAfter
+    """p95, the 95th percentile of the model's last first bytes (once 30 are known), or a time."""
+
+
 class RoutingDoc(Section):
     """How a backend is chosen among those that can take a request."""
 
@@ -217,6 +225,12 @@ class RoutingDoc(Section):
     """Routing policy of every model that names none of its own."""
     retries: RetriesDoc = RetriesDoc()
     """Bounds on further attempts, so that an outage is not multiplied."""
+    hedge: HedgeDoc | None = None
+    """Second copies of late requests; none when left out."""
+    first_byte: f.FirstByte = "timeout"
+    """When a request without a first byte goes elsewhere: timeout, after the backend's
+    timeouts.first_byte; auto, also after four times the 95th percentile of the model's last first
+    bytes (5 s at least) where another backend can be asked."""
     load_wait: f.Seconds = 60.0
     """How long a request waits while an engine loads its model; then, or when the load is known to
     take longer, it is refused with 503 and the time to come back."""

@@ -212,11 +212,16 @@ class PublicModel:
 class Tactics:
     """How far the gateway goes for a request. Further attempts are at most ``retry_share`` of the
     requests and ``retry_floor`` a second, in each process. ``load_wait``: seconds for which a
-    request waits while its model is loaded."""
+    request waits while its model is loaded. ``hedge``: send a second copy of a request that has no
+    first byte after ``hedge_after`` seconds (None: the model's 95th percentile).
+    ``first_byte``: go elsewhere when the first byte is far later than the model's usual ones."""
 
     retry_share: float = 0.2
     retry_floor: float = 10.0
     load_wait: float = 60.0
+    hedge: bool = False
+    hedge_after: float | None = None
+    first_byte: bool = False
 
 
 class Tried(NamedTuple):
@@ -299,7 +304,8 @@ class Outcome:
     catalog, or 'unknown'. ``upstream_model`` is the id the backend was asked for. ``refusal`` is
     the error kind when the gateway itself answered. ``cut_by`` is '', 'client', 'engine' or
     'gateway'. ``moves`` are the reasons of the attempts that were given up before the last one;
-    ``stale`` counts silent retries on dead keep-alive connections. ``itl`` are counts per bucket
+    ``stale`` counts silent retries on dead keep-alive connections; ``hedged`` is 'won' or 'lost'
+    when a second copy was sent, by what became of that copy. ``itl`` are counts per bucket
     of ITL_BUCKETS (one more for the rest), ``itl_sum`` their sum in seconds."""
 
     id: str
@@ -317,6 +323,7 @@ class Outcome:
     attempts: int = 0
     moves: tuple[str, ...] = ()
     stale: int = 0
+    hedged: str = ""
     overhead: float | None = None
     first_byte: float | None = None
     duration: float = 0.0

@@ -9,7 +9,7 @@ from types import TracebackType
 from gateway.core.catalog import Place
 from gateway.core.explain import Story
 from gateway.core.plan import Plan
-from gateway.core.types import Outcome, Tried, Usage
+from gateway.core.types import Call, Outcome, Tried, Usage
 from gateway.core.usage import extract
 from gateway.dialects.stream import Watch
 from gateway.edge.exchange import Tally
@@ -29,11 +29,13 @@ class Account:
         "attempts",
         "backend",
         "cut_by",
+        "hedged",
         "id",
         "key",
         "label",
         "moves",
         "overhead",
+        "patience",
         "plan",
         "refusal",
         "said",
@@ -80,6 +82,8 @@ class Account:
         self.seen: tuple[Place, ...] = ()
         self.plan: Plan | None = None
         self.said = ""
+        self.hedged = ""
+        self.patience: float | None = None
         self.tries: list[Tried] = []
         self.tally = Tally()
         self.watch: Watch | None = None
@@ -98,6 +102,12 @@ class Account:
         outcome = self._outcome()
         self._keep(Story(outcome, self.seen, self.plan, self.tries, self.arrived, self.said))
         self._report(outcome)
+
+    def answered_by(self, watch: Watch, place: Place, call: Call) -> bool:
+        """Of several copies under way this one is relayed; always True."""
+        self.watch, self.backend = watch, place.backend.name
+        self.upstream_model = place.asked or call.model
+        return True
 
     def _usage(self) -> Usage:
         if self.watch is None or self.tally.status >= 400 or not self.tally.committed:
@@ -123,6 +133,7 @@ class Account:
             attempts=self.attempts,
             moves=tuple(self.moves),
             stale=self.stale,
+            hedged=self.hedged,
             overhead=self.overhead,
             first_byte=tally.first - self.arrived if tally.committed else None,
             duration=self._clock() - self.arrived,

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from gateway.core.breaker import Failure
 from gateway.core.catalog import Place
+from gateway.core.delays import Delays
 from gateway.core.errors import KINDS, Refusal
 from gateway.core.fit import unsupported
 from gateway.core.headers import request_head
 from gateway.core.plan import Plan, limit, on_trial, takes
 from gateway.core.prepare import Prepared, prepare, wants_usage
 from gateway.core.runtime import Verdict
-from gateway.core.types import Call, Caller, Op, Tried
+from gateway.core.types import Call, Caller, Op, Outcome, Tactics, Timeouts, Tried
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
 from gateway.dialects.strip import UsageStrip
@@ -27,6 +29,7 @@ from gateway.edge.body import Upload
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.exchange import End, Exchange, Result
 from gateway.edge.front import SERVER, FrontProtocol, Relayed
+from gateway.edge.hedge import Claim, Race, hedgeable
 from gateway.edge.moves import Moves, others_may_do_better
 from gateway.edge.refuse import own_headers, own_lines
 from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
@@ -66,7 +69,9 @@ class Errand:
 FINAL = frozenset({End.DONE, End.CUT, End.STALLED, End.ENDED})
 """Ends after which something of an answer has been relayed."""
 
-ABANDONED = Result(End.STALLED, "abandoned", "the client left, or the gateway stopped")
+ABANDONED = Result(
+    End.STALLED, "abandoned", "given up: its client left, or another engine was quicker"
+)
 """The end of an attempt of which nothing came: its handler was cancelled, or raised."""
 
 FULL = Result(End.BROKEN, "full", "it is full", sent=False)
@@ -86,6 +91,8 @@ class Attempts:
         self._board = board
         self._senses = senses
         self.moves = Moves(board, senses.failed, time.monotonic())
+        self.delays = Delays()
+        self.tactics = Tactics()
 
     async def run(
         self, errand: Errand, plan: Plan, stream_usage: str
@@ -95,26 +102,73 @@ class Attempts:
         add_usage = wants_usage(errand.call, errand.caller, stream_usage)
         given_up: GivenUp = []
         self.moves.budget.earn()
+        delay = self._hedge_delay(errand, plan) if self.tactics.hedge else None
         for place in plan.places:
-            if given_up and not takes(place, self._board.busy):
+            if given_up and (given_up[-1][0] is place or not takes(place, self._board.busy)):
                 continue
-            prepared = prepare(errand.call, place, add_usage)
-            result, keep_alive = await self._attempt(errand, place, prepared)
-            if result.end in FINAL:
-                errand.account.cut_by = _CUT_BY.get(result.end, "")
-                if given_up:
-                    self.moves.settled(
-                        errand.account.tries,
-                        answered=result.end is End.DONE and errand.account.tally.status < 400,
-                    )
-                return Relayed(keep_alive and result.end is End.DONE)
-            given_up.append((place, result))
-            errand.account.moves.append(result.reason)
-            self._learn(errand.call, place, result)
-            if not self._may_move(errand, result):
+            if self.tactics.first_byte:
+                errand.account.patience = self._patience(errand, place is plan.places[-1])
+            if delay is not None and not given_up:
+                ended = await self._hedged(errand, plan, delay, add_usage)
+            else:
+                prepared = prepare(errand.call, place, add_usage)
+                ended = [(place, *await self._attempt(errand, place, prepared))]
+            for tried, result, keep_alive in ended:
+                if result.end in FINAL:
+                    return self._relayed(errand, result, keep_alive, bool(given_up))
+                given_up.append((tried, result))
+                errand.account.moves.append(result.reason)
+                self._learn(errand.call, tried, result)
+            if not self._may_move(errand, given_up[-1][1]):
                 break
         self.moves.settled(errand.account.tries, answered=False)
         return _last_word(errand, given_up)
+
+    def _relayed(self, errand: Errand, result: Result, keep_alive: bool, moved: bool) -> Relayed:
+        """Something was relayed: that is the answer."""
+        errand.account.cut_by = _CUT_BY.get(result.end, "")
+        whole = result.end is End.DONE
+        if moved:
+            well = whole and errand.account.tally.status < 400
+            self.moves.settled(errand.account.tries, answered=well)
+        return Relayed(keep_alive and whole)
+
+    def _hedge_delay(self, errand: Errand, plan: Plan) -> float | None:
+        """Seconds after which a second copy of the request is worth it, None for never."""
+        call, tactics = errand.call, self.tactics
+        if len(plan.places) < 2 or errand.upload is not None or not hedgeable(call):
+            return None
+        if tactics.hedge_after is not None:
+            return tactics.hedge_after
+        return self.delays.late(errand.account.label, call.stream)
+
+    def _patience(self, errand: Errand, last: bool) -> float | None:
+        """The learned bound on the first byte, where there is anybody else to ask."""
+        return None if last else self.delays.bound(errand.account.label, errand.call.stream)
+
+    async def _hedged(
+        self, errand: Errand, plan: Plan, delay: float, add_usage: bool
+    ) -> list[tuple[Place, Result, bool]]:
+        """The first place and, when it is late, the second beside it. Returns how those ended that
+        were not cancelled, the one that was relayed first of all."""
+        call, race = errand.call, Race()
+        first, second = plan.places[:2]
+
+        def another() -> Coroutine[Any, Any, tuple[Result, bool]] | None:
+            allowed = takes(second, self._board.busy) and self.moves.budget.take(time.monotonic())
+            if not allowed:
+                return None
+            errand.account.hedged = "lost"
+            prepared = prepare(call, second, add_usage)
+            return self._attempt(errand, second, prepared, race.claim(1))
+
+        prepared = prepare(call, first, add_usage)
+        copy = self._attempt(errand, first, prepared, race.claim(0))
+        results = await race.run(copy, another, delay)
+        if race.winner == 1:
+            errand.account.hedged = "won"
+        ended = [(p, *r) for p, r in zip((first, second), results, strict=False) if r is not None]
+        return sorted(ended, key=lambda one: one[1].end not in FINAL)
 
     def _may_move(self, errand: Errand, result: Result) -> bool:
         if not errand.resendable or not others_may_do_better(result):
@@ -123,9 +177,10 @@ class Attempts:
         return self.moves.allowed(errand.call, result, tried)
 
     async def _attempt(
-        self, errand: Errand, place: Place, prepared: Prepared
+        self, errand: Errand, place: Place, prepared: Prepared, claim: Claim | None = None
     ) -> tuple[Result, bool]:
-        """One backend, counted as in flight there from before the connection is asked for."""
+        """One backend, counted as in flight there from before the connection is asked for. With a
+        ``claim``, another copy of the request may be under way."""
         account, name = errand.account, place.backend.name
         account.attempts += 1
         account.backend = name
@@ -137,7 +192,7 @@ class Attempts:
             self._note(account, place, began, FULL, trial)
             return FULL, False
         try:
-            result, keep_alive = await self._connected(errand, place, prepared)
+            result, keep_alive = await self._connected(errand, place, prepared, claim)
             if result.end is End.DONE and account.tally.status < 400:
                 self._board.serve(ticket, name)
             return result, keep_alive
@@ -151,7 +206,7 @@ class Attempts:
         """Keep how an attempt ended, and hold it against the backend where that is due."""
         tried = Tried(
             place.backend.name,
-            account.upstream_model,
+            place.asked,
             began,
             time.monotonic(),
             result.end.value,
@@ -165,7 +220,7 @@ class Attempts:
             self.moves.ended(tried, result)
 
     async def _connected(
-        self, errand: Errand, place: Place, prepared: Prepared
+        self, errand: Errand, place: Place, prepared: Prepared, claim: Claim | None
     ) -> tuple[Result, bool]:
         """On a kept connection if there is one. One that turns out to have been closed while it
         was idle is replaced by a new one, without counting as a failure of the backend."""
@@ -173,7 +228,8 @@ class Attempts:
         origin = self._pool.origin(backend.url, place.runtime.idle, place.runtime.uses)
         connection = self._pool.reuse(origin)
         if connection is not None:
-            result, keep_alive = await self._exchange(errand, place, prepared, origin, connection)
+            exchange = self._relay(errand, place, prepared, connection, claim)
+            result, keep_alive = await self._exchange(errand, place, prepared, origin, exchange)
             if not _went_stale(result, connection) or not errand.resendable:
                 return result, keep_alive
             errand.account.stale += 1
@@ -182,7 +238,8 @@ class Attempts:
         except ConnectFailed as failure:
             self._senses.trouble(backend.name, str(failure))
             return Result(End.BROKEN, failure.reason, str(failure), sent=False), False
-        return await self._exchange(errand, place, prepared, origin, connection)
+        exchange = self._relay(errand, place, prepared, connection, claim)
+        return await self._exchange(errand, place, prepared, origin, exchange)
 
     async def _exchange(
         self,
@@ -190,11 +247,11 @@ class Attempts:
         place: Place,
         prepared: Prepared,
         origin: Origin,
-        connection: Connection,
+        exchange: Exchange,
     ) -> tuple[Result, bool]:
         """Send the request and relay the answer; whatever way this ends, nothing goes on running
         on the engine for it."""
-        exchange = self._relay(errand, place, prepared, connection)
+        connection = exchange.connection
         connection.begin(exchange)
         feeding: asyncio.Future[None] | None = None
         result: Result | None = None
@@ -214,7 +271,12 @@ class Attempts:
         return result, exchange.keep_alive
 
     def _relay(
-        self, errand: Errand, place: Place, prepared: Prepared, connection: Connection
+        self,
+        errand: Errand,
+        place: Place,
+        prepared: Prepared,
+        connection: Connection,
+        claim: Claim | None,
     ) -> Exchange:
         call, account, request = errand.call, errand.account, errand.request
         client = request.protocol
@@ -227,8 +289,8 @@ class Attempts:
             call=call,
             dialect=DIALECTS[call.wire],
             runtime=place.runtime,
-            timeouts=place.backend.timeouts,
-            extra=own_lines(call.id, name, account.upstream_model),
+            timeouts=_timeouts(place, account.patience),
+            extra=own_lines(call.id, name, place.asked or call.model),
             strip=UsageStrip() if prepared.strip_usage else None,
             http11=request.version >= (1, 1),
             keep_alive=request.keep_alive,
@@ -238,7 +300,20 @@ class Attempts:
             begun=lambda beginning: self._begun(errand, prepared, beginning),
         )
         account.watch = exchange.watch
+        if claim is not None:
+            exchange.claim = lambda: claim() and account.answered_by(exchange.watch, place, call)
         return exchange
+
+    def adopt(self, tactics: Tactics) -> None:
+        """Take over how far to go for a request."""
+        self.tactics = tactics
+        self.moves.adopt(tactics, time.monotonic())
+
+    def ended(self, outcome: Outcome) -> None:
+        """Learn from a request that is over, where anything is to be learned for."""
+        learns = self.tactics.hedge or self.tactics.first_byte
+        if learns and outcome.first_byte is not None and outcome.status < 400:
+            self.delays.add(outcome.model, outcome.stream, outcome.first_byte)
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client: the gateway itself is leaving."""
@@ -259,6 +334,12 @@ class Attempts:
             self._senses.learned(name, place.model.id, call.op)
         elif result.verdict in (Verdict.UNKNOWN_MODEL, Verdict.LOADING):
             self._senses.stale(name)
+
+
+def _timeouts(place: Place, patience: float | None) -> Timeouts:
+    """The backend's own, with a learned bound on the first byte where there is one."""
+    own = place.backend.timeouts
+    return own if patience is None else replace(own, first_byte=min(own.first_byte, patience))
 
 
 _CUT_BY = {End.CUT: "engine", End.STALLED: "client", End.ENDED: "gateway"}

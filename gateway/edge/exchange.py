@@ -83,7 +83,6 @@ class Exchange:
         "_call",
         "_chunked",
         "_client",
-        "_connection",
         "_deadlines",
         "_dialect",
         "_extra",
@@ -106,6 +105,8 @@ class Exchange:
         "_strip",
         "_tally",
         "_timeouts",
+        "claim",
+        "connection",
         "result",
         "watch",
     )
@@ -131,7 +132,7 @@ class Exchange:
     ) -> None:
         self._begun = begun
         self._deadlines = deadlines
-        self._connection = connection
+        self.connection = connection
         self._client = client
         self._call = call
         self._dialect = dialect
@@ -151,6 +152,7 @@ class Exchange:
         else:
             self._own = lambda event: runtime.event_fault(call.wire, call.op, event)
             self.watch = Watch(self._grammar, self._own, finishes=finishes)
+        self.claim: Callable[[], bool] | None = None
         self.result: asyncio.Future[Result] = loop.create_future()
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
@@ -229,7 +231,7 @@ class Exchange:
 
     def refuse(self, refusal: Refusal) -> None:
         """The request turned out to be at fault while its body was being passed on."""
-        self._connection.abort()
+        self.connection.abort()
         if not self.result.done():
             if self._passing:
                 self._end_cut("refused", refusal.message)
@@ -260,7 +262,7 @@ class Exchange:
         """HTTP 200 whose first event is an error: say what it truly is."""
         text = f"{message}\n{event.decode('utf-8', 'replace')}"
         verdict = judge(self._runtime, self._call.op, status or 500, text)
-        self._connection.abort()
+        self.connection.abort()
         body = next((p for p in map(payload_of, event.splitlines()) if p.startswith(b"{")), b"")
         self._resolve(
             Result(
@@ -274,14 +276,14 @@ class Exchange:
             return self._judge_whole()
         if self._stream and not self._held:
             self._resolve(Result(End.BROKEN, "empty", "it ended its stream before any event"))
-            self._connection.abort()
+            self.connection.abort()
             return False
         fault = self._fault_in(self._held) if self._stream else None
         if fault is not None:
             self._give_up_event(*fault, self._held)
             return False
         self._commit(time.monotonic())
-        return True
+        return self._passing
 
     def _judge_whole(self) -> bool:
         text = self._held.decode("utf-8", "replace")
@@ -300,12 +302,15 @@ class Exchange:
             )
             return False
         self._commit(time.monotonic())
-        return True
+        return self._passing
 
     # --- relaying
 
     def _commit(self, now: float) -> None:
-        """Send the head and what was held; from here on no other backend can answer."""
+        """Send the head and what was held; from here on no other backend can answer. A copy that
+        another one outran ends instead."""
+        if self.claim is not None and not self._claimed(self.claim):
+            return
         # The head leaves with the first bytes behind it, in one system call.
         self._head = self._choose_framing()
         self._passing = True
@@ -328,6 +333,14 @@ class Exchange:
             self._pass(held, now)
         if self._head:
             self._write(b"")
+
+    def _claimed(self, claim: Callable[[], bool]) -> bool:
+        if not claim():
+            self.connection.abort()
+            self._resolve(Result(End.BROKEN, "outrun", "another engine was quicker", sent=False))
+            return False
+        self._client.on_pause, self._client.on_resume = self._pause, self._resume
+        return True
 
     def _choose_framing(self) -> bytes:
         """Settle how the body goes to the client (RFC 9112 6): with the engine's own length, in
@@ -405,12 +418,12 @@ class Exchange:
 
     def _pause(self) -> None:
         self._paused_at = time.monotonic()
-        self._connection.pause()
+        self.connection.pause()
 
     def _resume(self) -> None:
         self._paused_at = 0.0
         self._phase_start = time.monotonic()
-        self._connection.resume()
+        self.connection.resume()
 
     # --- the end
 
@@ -438,7 +451,7 @@ class Exchange:
         self._write(self._framed(gap + event))
 
     def _end_cut(self, reason: str, text: str) -> None:
-        self._connection.abort()
+        self.connection.abort()
         self._resolve(Result(End.CUT, reason, text))
 
     def _resolve(self, result: Result) -> None:
@@ -448,7 +461,8 @@ class Exchange:
     def close(self) -> None:
         """Let go of everything, whether the exchange ended or the handler abandons it."""
         self._deadlines.discard(self)
-        self._client.on_pause = self._client.on_resume = None
+        if self.claim is None or self._passing:
+            self._client.on_pause = self._client.on_resume = None
 
     # --- time
 
@@ -456,7 +470,7 @@ class Exchange:
         """The gateway is leaving: say so where an answer has begun, refuse where none has."""
         if self.result.done():
             return
-        self._connection.abort()
+        self.connection.abort()
         if not self._passing:
             self.result.set_exception(
                 Refusal("draining", "This gateway was stopped before the engine had answered.")
@@ -481,13 +495,13 @@ class Exchange:
 
     def _expire(self) -> None:
         if self._paused_at:
-            self._connection.abort()
+            self.connection.abort()
             self._resolve(Result(End.STALLED, "stalled", "the client stopped reading"))
         elif self._passing:
             silence = self._timeouts.idle
             self._cut("backend_timeout", f"The engine sent nothing more for {silence:g} s.")
         else:
-            self._connection.abort()
+            self.connection.abort()
             wait = self._timeouts.first_byte
             self._resolve(Result(End.BROKEN, "timeout", f"no answer began within {wait:g} s"))
 

@@ -178,8 +178,12 @@ class Handler:
 
     def adopt(self, tactics: Tactics) -> None:
         """Take over how far to go for a request."""
-        self._attempts.moves.adopt(tactics, time.monotonic())
+        self._attempts.adopt(tactics)
         self.cold.wait = tactics.load_wait
+
+    def ended(self, outcome: Outcome) -> None:
+        """Learn from a request that is over."""
+        self._attempts.ended(outcome)
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client."""
