@@ -30,7 +30,7 @@ from gateway.edge.deadlines import Deadlines
 from gateway.edge.exchange import End, Exchange, Result
 from gateway.edge.front import SERVER, FrontProtocol, Relayed
 from gateway.edge.hedge import Claim, Race, hedgeable
-from gateway.edge.moves import Moves, others_may_do_better
+from gateway.edge.moves import Moves, others_may_do_better, repeatable
 from gateway.edge.refuse import own_headers, own_lines
 from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
 from gateway.state.board import Board
@@ -226,7 +226,8 @@ class Attempts:
         was idle is replaced by a new one, without counting as a failure of the backend."""
         backend = place.backend
         origin = self._pool.origin(backend.url, place.runtime.idle, place.runtime.uses)
-        connection = self._pool.reuse(origin)
+        # A kept connection may turn out to be dead only after the request was sent.
+        connection = self._pool.reuse(origin) if repeatable(errand.call) else None
         if connection is not None:
             exchange = self._relay(errand, place, prepared, connection, claim)
             result, keep_alive = await self._exchange(errand, place, prepared, origin, exchange)
@@ -332,7 +333,8 @@ class Attempts:
         name = place.backend.name
         if result.verdict is Verdict.UNSUPPORTED and place.model is not None:
             self._senses.learned(name, place.model.id, call.op)
-        elif result.verdict in (Verdict.UNKNOWN_MODEL, Verdict.LOADING):
+        elif result.verdict in (Verdict.UNKNOWN_MODEL, Verdict.LOADING) or result.status == 503:
+            # Full, or on its way out: an engine that shuts down says 503 as well.
             self._senses.stale(name)
 
 

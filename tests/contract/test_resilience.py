@@ -301,3 +301,26 @@ async def test_two_workers_share_circuits_drains_and_explanations() -> None:
         await asyncio.sleep(0.3)
         for _ in range(6):
             assert (await farm.gw.chat(pair.model)).header("X-Portico-Backend") == "b0"
+
+
+async def test_an_engine_that_restarts_costs_no_request(farm: Farm) -> None:
+    pair = farm.pair()
+    stop = asyncio.Event()
+
+    async def keep_asking() -> list[int]:
+        found = []
+        while not stop.is_set():
+            found.append((await farm.gw.chat(pair.model)).status)
+            await asyncio.sleep(0.01)
+        return found
+
+    askers = [asyncio.ensure_future(keep_asking()) for _ in range(4)]
+    await asyncio.sleep(0.2)
+    await pair.first.engine.stop(hold=True)
+    await asyncio.sleep(0.5)
+    await pair.first.engine.start()
+    await asyncio.sleep(1.5)
+    stop.set()
+    answers = [status for found in await asyncio.gather(*askers) for status in found]
+    assert len(answers) > 50
+    assert set(answers) == {200}
