@@ -6,6 +6,7 @@ only grow, since a message for each of them would cost more than the breaker sav
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import log
 
 from gateway.core.types import Circuit
 
@@ -18,14 +19,21 @@ LONGEST = 12.0
 PEACE = 60.0
 """Seconds closed after which the next cool-down is a first one again."""
 
-HALF_LIFE = 10.0
-"""Seconds after which a failure, or a success, counts half."""
+HALF_LIFE = 2.0
+"""Seconds after which a failure, or a success, counts half: an engine that begins to fail all of a
+heavy traffic must be out before the budget of retries is spent."""
+
+MEAN_LIFE = HALF_LIFE / log(2)
+"""Seconds for which a success counts in the mean."""
 
 ENOUGH = 2.5
-"""Weight of failures below which nothing opens: three within a second or so are over it."""
+"""Weight of failures below which nothing opens: three within a second are over it."""
 
 SHARE = 0.3
 """Share of failures among what ended lately from which on a backend costs more than it gives."""
+
+IN_A_ROW = 3
+"""Proven failures with nothing served in between that open it, however slowly they come."""
 
 STREAK = 8
 """Failures in a row that no other backend contradicted, and nothing served in between. Fewer may
@@ -35,9 +43,10 @@ be the fault of what was asked for."""
 @dataclass(frozen=True, slots=True)
 class Breaker:
     """``until`` (monotonic seconds) is when the cool-down ends; ``turn`` counts the cool-downs
-    without peace in between. ``bad`` and ``good`` are weights at the moment ``at``; ``streak``
-    counts unproven failures; ``served`` and ``tried`` are the sums of successes, of all and of
-    trials, that have been taken into account; ``closed`` is when it closed last."""
+    without peace in between. ``bad`` and ``good`` are weights at the moment ``at``; ``row`` and
+    ``streak`` count proven and unproven failures with nothing served in between; ``served`` and
+    ``tried`` are the sums of successes, of all and of trials, that have been taken into account;
+    ``closed`` is when it closed last."""
 
     circuit: Circuit = Circuit.CLOSED
     until: float = 0.0
@@ -45,6 +54,7 @@ class Breaker:
     bad: float = 0.0
     good: float = 0.0
     at: float = 0.0
+    row: int = 0
     streak: int = 0
     served: int = 0
     tried: int = 0
@@ -66,17 +76,18 @@ class Failure:
 def failed(breaker: Breaker, failure: Failure, served: int, now: float) -> Breaker:
     """After a failure; ``served`` is the sum of what the backend has answered well so far. Late
     failures of requests from before it opened change nothing."""
-    aged = _aged(breaker, served, now)
+    aged = rested(breaker, served, now)
     if aged.circuit is Circuit.OPEN:
         return aged
     if aged.circuit is Circuit.HALF_OPEN:
         return _opened(aged, failure.last, now) if failure.trial else aged
     if failure.proven:
-        aged = replace(aged, bad=aged.bad + 1)
+        aged = replace(aged, bad=aged.bad + 1, row=aged.row + 1)
     else:
         aged = replace(aged, streak=aged.streak + 1)
     costly = aged.bad >= ENOUGH and aged.bad >= SHARE * (aged.bad + aged.good)
-    return _opened(aged, failure.last, now) if costly or aged.streak >= STREAK else aged
+    hopeless = aged.row >= IN_A_ROW or aged.streak >= STREAK
+    return _opened(aged, failure.last, now) if costly or hopeless else aged
 
 
 def looked(breaker: Breaker, served: int, tried: int, now: float) -> Breaker:
@@ -103,16 +114,21 @@ def cool_down(turn: int) -> float:
     return float(min(COOL_DOWN * 2 ** min(turn - 1, 10), LONGEST))
 
 
-def _aged(breaker: Breaker, served: int, now: float) -> Breaker:
-    """Old weights less, new successes added. A sum that fell belonged to a process that died."""
+def rested(breaker: Breaker, served: int, now: float) -> Breaker:
+    """Brought up to ``now``: old weights less, new successes added as if they had come evenly. A
+    sum that fell belonged to a process that died."""
     new = max(served - breaker.served, 0)
-    fading = 0.5 ** (max(now - breaker.at, 0.0) / HALF_LIFE)
+    gap = max(now - breaker.at, 0.0)
+    fading = 0.5 ** (gap / HALF_LIFE)
+    share = (1 - fading) * MEAN_LIFE / gap if gap > 0 else 1.0
+    over = new > 0 or gap >= PEACE
     return replace(
         breaker,
         bad=breaker.bad * fading,
-        good=breaker.good * fading + new,
+        good=breaker.good * fading + new * min(share, 1.0),
         at=max(now, breaker.at),
-        streak=0 if new else breaker.streak,
+        row=0 if over else breaker.row,
+        streak=0 if over else breaker.streak,
         served=served,
     )
 
@@ -127,5 +143,6 @@ def _opened(breaker: Breaker, last: bool, now: float) -> Breaker:
         turn=turn,
         bad=0.0,
         good=0.0,
+        row=0,
         streak=0,
     )

@@ -104,7 +104,7 @@ class Attempts:
         self.moves.budget.earn()
         delay = self._hedge_delay(errand, plan) if self.tactics.hedge else None
         for place in plan.places:
-            if given_up and (given_up[-1][0] is place or not takes(place, self._board.busy)):
+            if given_up and not self._still_open(place, given_up):
                 continue
             if self.tactics.first_byte:
                 errand.account.patience = self._patience(errand, place is plan.places[-1])
@@ -123,6 +123,11 @@ class Attempts:
                 break
         self.moves.settled(errand.account.tries, answered=False)
         return _last_word(errand, given_up)
+
+    def _still_open(self, place: Place, given_up: GivenUp) -> bool:
+        """Whether a place has not been tried, and can take the request now."""
+        tried = any(place is other for other, _ in given_up)
+        return not tried and takes(place, self._board.busy)
 
     def _relayed(self, errand: Errand, result: Result, keep_alive: bool, moved: bool) -> Relayed:
         """Something was relayed: that is the answer."""

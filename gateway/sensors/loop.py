@@ -12,7 +12,7 @@ from operator import not_
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_incrementing, wait_random
 
-from gateway.core.breaker import Breaker, Failure, failed, looked, renewed
+from gateway.core.breaker import Breaker, Failure, failed, looked, renewed, rested
 from gateway.core.health import (
     NOTHING,
     Observation,
@@ -355,6 +355,7 @@ class Sensors:
         watch.seen = follow(watch.seen, seen, pulse, now)
         before, watch.sight = watch.sight, step(watch.sight, watch.seen, pulse, now)
         self._check_deeply(watch, pulse, now)
+        watch.breaker = rested(watch.breaker, pulse.served, now)
         if before.health in (Health.DOWN, Health.LOADING) and watch.sight.health in ROUTABLE:
             watch.breaker = renewed(watch.breaker)
         watch.absent = watch.absent or now if watch.sight.health is Health.DOWN else 0.0

@@ -20,13 +20,12 @@ MOST_BACKENDS = 1024
 
 @dataclass(slots=True)
 class Lane:
-    """One backend's requests of this process: when each was sent, when a byte last came, how many
-    were answered well. ``fell`` is when it first failed since it last answered well (0: not)."""
+    """One backend's requests of this process: when each was sent, when a byte last came.
+    ``fell`` is when it first failed since it last answered well (0: not)."""
 
     column: int
     starts: dict[int, float] = field(default_factory=dict)
     last_byte: float = 0.0
-    served: int = 0
     fell: float = 0.0
 
 
@@ -186,11 +185,11 @@ class Board:
 
     def serve(self, ticket: int, backend: str) -> None:
         """Note that the request was answered well."""
-        lane = self._lanes[backend]
-        lane.served += 1
+        lane, page = self._lanes[backend], self._page
         lane.fell = 0.0
+        page.served[lane.column * page.rows + self._row] += 1
         if self._trials and (tried := self._trials.get(ticket)) is not None:
-            tried.served += 1
+            page.served[tried.column * page.rows + self._row] += 1
 
     def leave(self, ticket: int, model: str, backend: str) -> None:
         """Count one request out."""
@@ -210,7 +209,6 @@ class Board:
             cell = lane.column * self._page.rows + self._row
             self._page.oldest[cell] = next(iter(lane.starts.values()), 0.0)
             self._page.last[cell] = lane.last_byte
-            self._page.served[cell] = lane.served
 
     def pulse(self, backend: str) -> Pulse:
         """What live traffic says of a backend, over all processes."""

@@ -35,14 +35,44 @@ def test_three_proven_failures_at_once_open_it_for_the_first_cool_down() -> None
     assert (opened.circuit, opened.until) == (Circuit.OPEN, 100.0 + COOL_DOWN)
 
 
+def over_time(rate: int, failing: float, seconds: float, before: float = 60.0) -> Breaker:
+    """``rate`` requests a second, all well for ``before`` seconds, then a share ``failing``."""
+    breaker, served, owed = Breaker(), 0, 0.0
+    for number in range(int((before + seconds) * rate)):
+        now = 1000 + number / rate
+        owed += failing if now >= 1000 + before else 0.0
+        if owed >= 1:
+            owed -= 1
+            breaker = failed(breaker, PROVEN, served, now)
+        else:
+            served += 1
+        if breaker.circuit is Circuit.OPEN:
+            return breaker
+    return breaker
+
+
 def test_failures_among_many_successes_are_what_retries_are_for() -> None:
-    assert after(*[PROVEN] * 20, served=100).circuit is Circuit.CLOSED
-    assert after(*[PROVEN] * 60, served=100).circuit is Circuit.OPEN
+    for rate in (1, 10, 100, 1000):
+        assert over_time(rate, 0.2, 30.0).circuit is Circuit.CLOSED
+
+
+def test_an_engine_that_fails_half_of_a_traffic_is_out_soon() -> None:
+    for rate in (10, 100, 1000):
+        opened = over_time(rate, 0.5, 10.0)
+        assert opened.circuit is Circuit.OPEN
+        assert opened.at - 1060 < 3.5
+
+
+def test_an_engine_that_begins_to_fail_is_out_at_once_however_much_it_served() -> None:
+    for rate in (1, 10, 100, 1000):
+        opened = over_time(rate, 1.0, 10.0)
+        assert opened.circuit is Circuit.OPEN
+        assert opened.at - 1060 <= max(2.1, 3 / rate)
 
 
 def test_failures_that_are_far_apart_do_not_add_up() -> None:
     breaker = Breaker()
-    for moment in range(0, 600, 20):
+    for moment in range(100, 1600, int(PEACE) + 1):
         breaker = failed(breaker, PROVEN, 0, float(moment))
     assert breaker.circuit is Circuit.CLOSED
 
