@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
 import pytest
@@ -127,3 +128,12 @@ async def test_looking_at_a_model_loads_nothing() -> None:
     async with ColdEngine() as engine, Gateway(config_of(engine)) as gw:
         await gw.post("/api/show", {"model": "m"})
         assert engine.loads == 0
+
+
+async def test_who_waits_for_a_load_is_told_when_the_gateway_drains() -> None:
+    async with ColdEngine() as engine, Gateway(config_of(engine)) as gw:
+        asked = asyncio.ensure_future(gw.chat("m"))
+        await began(engine)
+        gw.signal(signal.SIGTERM)
+        reply = await asyncio.wait_for(asked, 3.0)
+        assert (reply.status, reply.kind) == (503, "draining")

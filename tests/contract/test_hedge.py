@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
 
 from tests.fakes import steps, talk
-from tests.harness import JSON, Farm, Pair, chat_json, until
+from tests.fakes.engine import FakeEngine
+from tests.harness import JSON, Farm, Gateway, Pair, chat_json, until
+
+ADMIN = "an-admin-key-of-the-tests"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -113,6 +117,54 @@ async def test_when_both_copies_fail_the_answer_says_so(farm: Farm) -> None:
     go.set()
     reply = await waiting
     assert (reply.status, reply.kind) == (502, "backend_unreachable")
+
+
+async def test_a_copy_that_fails_waits_for_the_other(farm: Farm) -> None:
+    pair = farm.pair()
+    events = talk.chat_events(pair.model)
+    both, go = asyncio.Event(), asyncio.Event()
+    pair.first.engine.always = steps.after(both, steps.drop("reset"))
+    pair.second.engine.always = steps.after(go, steps.stream(events))
+    replies = [asyncio.ensure_future(farm.gw.chat(pair.model, stream=True)) for _ in range(4)]
+
+    async def all_twice() -> bool:
+        return asked(pair) == [4, 4]
+
+    await until(all_twice, 2.0)
+    both.set()
+    await asyncio.sleep(0.1)
+    go.set()
+    for reply in await asyncio.gather(*replies):
+        assert (reply.status, reply.body) == (200, b"".join(events))
+        assert reply.header("X-Portico-Backend") == pair.second.name
+
+
+async def test_when_both_copies_fail_a_third_engine_is_asked() -> None:
+    async with AsyncExitStack() as stack:
+        engines = [await stack.enter_async_context(FakeEngine()) for _ in range(3)]
+        backends = [{"name": f"b{n}", "url": one.url} for n, one in enumerate(engines)]
+        routing = {"hedge": {"after": "50ms"}, "policy": "round_robin"}
+        auth = {"admin_keys": [ADMIN]}
+        config = {"backends": backends, "routing": routing, "auth": auth}
+        gw = await stack.enter_async_context(Gateway(config))
+        go = asyncio.Event()
+        for engine in engines:
+            engine.script.append(steps.after(go, steps.drop("reset")))
+        waiting = asyncio.ensure_future(gw.chat("m", [("X-Request-Id", "raced")]))
+
+        async def two() -> bool:
+            return sum(len(engine.requests) for engine in engines) == 2
+
+        await until(two, 2.0)
+        for engine in engines:
+            if not engine.requests:
+                engine.script.clear()
+        go.set()
+        assert (await waiting).status == 200
+        found = await gw.get("/admin/explain/raced", [("Authorization", f"Bearer {ADMIN}")])
+        assert [one["end"] for one in found.doc["attempts"]] == ["broken", "broken", "done"]
+        assert await gw.metric("portico_retries_total", model="m", reason="hedge") == 1
+        assert await gw.metric("portico_retries_total", model="m", reason="reset") == 1
 
 
 async def test_copies_stay_within_the_budget_of_retries() -> None:
