@@ -128,7 +128,8 @@ class Load:
     """What an engine says about its own load; None where it does not say.
     ``kv_used`` and ``hit_ratio`` are 0..1; ``progress`` is any counter that moves while the engine
     works (tokens generated so far); ``slots`` is how many requests it runs at once, ``cache`` how
-    many tokens its KV cache holds."""
+    many tokens its KV cache holds;
+    ``ours`` is how many requests of ours were there when it said so."""
 
     running: float | None = None
     waiting: float | None = None
@@ -137,6 +138,7 @@ class Load:
     progress: float | None = None
     slots: int | None = None
     cache: int | None = None
+    ours: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
