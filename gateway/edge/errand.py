@@ -60,7 +60,7 @@ class Errand:
     yet; ``task`` is what it waits for, if anything; ``waiter`` stands for it in the line, once it
     had to wait; ``lease`` is its hold on the limits of its key, where that has any; ``race`` is
     where a second copy of it may be sent. The rest describes the present attempt: ``began`` and
-    ``trial`` as in Tried, ``held_since`` is when it took a place where those are limited, else 0."""
+    ``trial`` as in Tried, ``held_since`` when it took a place where those are limited, else 0."""
 
     __slots__ = (
         "_carrier",
