@@ -33,8 +33,6 @@ NOT_YET: Mapping[str, str] = {
         "nothing is refused for it, but the tokens of this key's streams are counted"
     ),
     "auth.keys[].max_concurrency": "nothing is refused for it",
-    "store.url": "nothing is kept in it",
-    "store.url_file": "nothing is kept in it",
 }
 """Settings that are checked and shown and have no effect so far, and what that means."""
 
@@ -94,6 +92,7 @@ NAMED: Mapping[str, str] = {
     "Address": "URL",
     "StoreUrl": "URL",
     "Host": "address",
+    "Network": "network",
     "ClientKey": "secret",
     "UpstreamKey": "secret",
     "BackendName": "name",

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from gateway.core.addresses import PRIVATE
 from gateway.core.keys import PREFIX
 from gateway.core.types import PASSTHROUGH, Backend, Caller, PublicModel, Target
 
@@ -54,9 +55,26 @@ def document(config: Config) -> dict[str, Any]:
             "models": [_model(one) for one in config.models],
             "auth": _given({"keys": keys, "admin_keys": admins}),
             "routing": _routing(config),
-            "store": _given({"url": config.store_url and without_password(config.store_url)}),
+            "store": _store(config),
+            "providers": _providers(config),
         }
     )
+
+
+def _store(config: Config) -> dict[str, Any]:
+    if config.store_url is None:
+        return {}
+    return _given(
+        {
+            "url": without_password(config.store_url),
+            "secret": config.store_secret and MASK,
+            "retention": show_seconds(config.retention),
+        }
+    )
+
+
+def _providers(config: Config) -> dict[str, Any]:
+    return {} if config.allow == PRIVATE else {"allow": list(config.allow)}
 
 
 def mask(digest: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gateway.core.addresses import PRIVATE
 from gateway.core.keys import Keyring
 from gateway.core.types import Backend, PublicModel, Tactics
 
@@ -70,7 +71,8 @@ class KeyEntry:
 class Config:
     """Everything an operator may set. ``source`` is the file it was read from; ``origins`` are
     pairs of a setting and the option or variable that set it, for those not from the file;
-    ``warnings`` are lines for the operator; ``gpus`` is by backend name."""
+    ``warnings`` are lines for the operator; ``gpus`` is by backend name. ``retention`` of usage is
+    in seconds; ``allow`` are the networks that providers may be in though they are not public."""
 
     server: Server = Server()
     backends: tuple[Backend, ...] = ()
@@ -79,6 +81,9 @@ class Config:
     policy: str = "auto"
     tactics: Tactics = field(default_factory=Tactics)
     store_url: str | None = field(default=None, repr=False)
+    store_secret: str | None = field(default=None, repr=False)
+    retention: float = 90 * 86400.0
+    allow: tuple[str, ...] = PRIVATE
     discover: bool = True
     demo: bool = False
     log_format: LogFormat = "text"

@@ -173,18 +173,26 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a key's name, never the key. ``models`` are shell-style patterns."""
+    """Who asks: a key's name, never the key. ``models`` are shell-style patterns; ``priority`` is
+    a level of core/priority.py. ``surfaces``, when there are any, are the only ones that the key
+    may use (values of Op); ``expires`` is Unix seconds."""
 
     name: str = "anonymous"
     models: tuple[str, ...] = ("*",)
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
+    priority: int = 0
+    surfaces: tuple[str, ...] = ()
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    expires: float | None = None
 
     @property
     def counts_tokens(self) -> bool:
         """True when the key has a limit in tokens, so that usage must be known."""
-        return self.tokens_per_minute is not None
+        limits = (self.tokens_per_minute, self.tokens_per_day, self.tokens_per_month)
+        return any(limit is not None for limit in limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +323,7 @@ class Outcome:
     status: int
     wire: str = "openai"
     user: str = ""
+    session: str = ""
     backend: str = ""
     upstream_model: str = ""
     stream: bool = False
