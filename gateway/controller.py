@@ -6,17 +6,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 from backends import BY_NAME, PLAIN, RUNTIMES
 from gateway import __version__
 from gateway.config import Config, ConfigError
+from gateway.control.desk import Records
 from gateway.control.exposition import State, exposition
+from gateway.control.keys import merged, next_end
 from gateway.control.metrics import Metrics
+from gateway.core.keys import Keyring
 from gateway.core.runtime import Runtime
 from gateway.core.types import Backend, Doc, Fleet
 from gateway.demo.child import DemoEngine, DemoError
+from gateway.keeper import Keeper, Stored
 from gateway.sensors.discover import Discoverer
 from gateway.sensors.loop import Sensors
 from gateway.sockets import address
@@ -27,6 +32,12 @@ log = logging.getLogger("portico")
 
 FIRST_LOOK = 3.0
 """Seconds that the first look at all backends may hold the start up. A dead one does not."""
+
+FAR_OFF = 86400.0
+"""Seconds after which it is looked again for keys that expire: timers are not made for months."""
+
+FIXED_STORE = ("store_url", "store_secret")
+"""Settings of ``store`` that only a restart changes."""
 
 FIXED = ("host", "port", "workers", "tls_cert", "tls_key")
 """Settings of ``server`` that only a restart changes."""
@@ -55,8 +66,10 @@ class Controller:
         configured: Callable[[Config], None],
         recall: Callable[[str], Awaitable[Doc | None]],
         drained: Iterable[str] = (),
+        stored: Stored | None = None,
     ) -> None:
         self.config = config
+        self.keeper = Keeper(config.store_url, self._store_changed, stored)
         self.explain = recall
         self._board = board
         self.metrics = Metrics()
@@ -65,6 +78,7 @@ class Controller:
         self._see = see
         self._configured = configured
         self._tasks = Tasks()
+        self._until_expiry: asyncio.TimerHandle | None = None
         self._demo = DemoEngine()
         self._extra: tuple[Backend, ...] = ()
         discoverer = None
@@ -89,6 +103,48 @@ class Controller:
         """What was seen last."""
         return self.sensors.fleet
 
+    @property
+    def records(self) -> Records:
+        """The store."""
+        return self.keeper
+
+    @property
+    def keyring(self) -> Keyring:
+        """The configured keys."""
+        return self.config.keyring
+
+    def now(self) -> float:
+        return time.time()
+
+    @property
+    def told(self) -> Config:
+        """The configuration as the data plane gets it: with the keys of the store."""
+        if self.keeper.url is None:
+            return self.config
+        stored = self.keeper.stored
+        if stored is None:
+            return replace(self.config, keyring=replace(self.config.keyring, unread=True))
+        ring = merged(self.config.keyring, stored.keys, stored.closed, time.time())
+        return replace(self.config, keyring=ring)
+
+    async def _store_changed(self, stored: Stored) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        """Give the data plane what holds now, and again when the next key expires."""
+        self._configured(self.told)
+        self._stop_timer()
+        stored = self.keeper.stored or Stored()
+        wait = next_end(stored.keys, time.time())
+        if wait is not None:
+            self._until_expiry = asyncio.get_running_loop().call_later(
+                min(wait, FAR_OFF), self._tell
+            )
+
+    def _stop_timer(self) -> None:
+        if self._until_expiry is not None:
+            self._until_expiry.cancel()
+
     def drain(self, name: str) -> bool:
         """Give a backend no new requests; False when there is none of that name."""
         known = self.sensors.drain(name)
@@ -109,7 +165,7 @@ class Controller:
 
     async def start(self) -> None:
         """Look at everything once, and start the demo engine where nothing is found."""
-        await self.sensors.start(FIRST_LOOK)
+        await asyncio.gather(self.sensors.start(FIRST_LOOK), self.keeper.start())
         if self.config.demo and not self.sensors.fleet.backends:
             await self._start_demo()
 
@@ -147,7 +203,7 @@ class Controller:
             return
         self.config = self._settled(config)
         await self.sensors.replace((*config.backends, *self._extra))
-        self._configured(self.config)
+        self._tell()
         self.metrics.reload("success")
         log.info("reloaded: %d backends, %d public names", len(config.backends), len(config.models))
 
@@ -157,7 +213,12 @@ class Controller:
         changed = [name for name in FIXED if getattr(config.server, name) != old[name]]
         for name in changed:
             log.warning("server.%s only changes with a restart; the old value stays", name)
-        return replace(config, server=replace(config.server, **old))
+        kept = {name: getattr(self.config, name) for name in FIXED_STORE}
+        for name, value in kept.items():
+            if getattr(config, name) != value:
+                setting = name.replace("_", ".")
+                log.warning("%s only changes with a restart; the old value stays", setting)
+        return replace(config, server=replace(config.server, **old), **kept)
 
     async def page(
         self, accept: str, states: list[State], in_flight: Mapping[tuple[str, str], int]
@@ -172,7 +233,9 @@ class Controller:
         return await asyncio.to_thread(exposition, total.snapshot(), accept)
 
     async def close(self) -> None:
+        self._stop_timer()
         await self._tasks.cancel_all()
+        await self.keeper.close()
         await self.sensors.stop()
         await self._demo.stop()
 

@@ -22,6 +22,7 @@ from typing import Any
 from gateway import __version__
 from gateway.config import Config
 from gateway.control import admin
+from gateway.control.desk import Answered
 from gateway.control.exposition import State
 from gateway.control.gathered import Gathered
 from gateway.control.openapi import document
@@ -29,10 +30,11 @@ from gateway.controller import Controller
 from gateway.core.breaker import Failure
 from gateway.core.errors import Refusal
 from gateway.core.explain import explain
-from gateway.core.types import Doc, Fleet, Op
+from gateway.core.types import Ask, Doc, Fleet, Op
 from gateway.dialects import ROUTES
 from gateway.edge.handler import Tables
 from gateway.edge.ops import Ops
+from gateway.keeper import Stored
 from gateway.logs import AccessLog
 from gateway.sink import Sink
 from gateway.sockets import tls_context
@@ -95,12 +97,14 @@ class Ties:
 @dataclass(frozen=True, slots=True)
 class Legacy:
     """What a control process leaves to the next: the configuration that took over last, which
-    need not be what the file says now, all that was counted, and the backends that are drained."""
+    need not be what the file says now, all that was counted, the backends that are drained, and
+    what the store held."""
 
     config: Config
     own: State
     gathered: Gathered
     drained: frozenset[str] = frozenset()
+    stored: Stored | None = None
 
 
 class Serving(ABC):
@@ -145,7 +149,7 @@ class Serving(ABC):
         return admin.methods(path)
 
     @abstractmethod
-    async def admin(self, method: str, path: str, query: str, body: bytes) -> admin.Answered:
+    async def admin(self, ask: Ask) -> Answered:
         """What the control side answers to an administrator. Raises Refusal."""
 
     def told(self, request_id: str) -> Doc | None:
@@ -214,13 +218,13 @@ class Alone(Serving):
             configured=self._configured,
             recall=self._recall,
         )
-        self.worker.configure(setting.config)
+        self.worker.configure(self.controller.told)
 
     async def _recall(self, request_id: str) -> Doc | None:
         return self.told(request_id)
 
-    async def admin(self, method: str, path: str, query: str, body: bytes) -> admin.Answered:
-        return await admin.answer(self.controller, admin.Ask(method, path, query, body))
+    async def admin(self, ask: Ask) -> Answered:
+        return await admin.answer(self.controller, ask)
 
     def _configured(self, config: Config) -> None:
         self.config = config
@@ -321,8 +325,7 @@ class Working(Serving):
         page: tuple[bytes, str] = await self._ask_control("page?", accept)
         return page
 
-    async def admin(self, method: str, path: str, query: str, body: bytes) -> admin.Answered:
-        ask = admin.Ask(method, path, query, body)
+    async def admin(self, ask: Ask) -> Answered:
         wired: admin.Wired = await self._ask_control("admin?", ask)
         return admin.unwired(wired)
 
@@ -410,6 +413,7 @@ class Controlling:
             configured=self._configured,
             recall=self._recall,
             drained=frozenset() if legacy is None else legacy.drained,
+            stored=None if legacy is None else legacy.stored,
         )
         if legacy is not None:
             self.controller.metrics.merge(legacy.own)
@@ -424,7 +428,7 @@ class Controlling:
         self._hub.tell_all("config", config)
 
     def _greeting(self) -> list[Message]:
-        return [("config", self.controller.config), ("fleet", self.controller.sensors.fleet)]
+        return [("config", self.controller.told), ("fleet", self.controller.sensors.fleet)]
 
     def _hear(self, worker: str, kind: str, content: Any) -> None:
         sensors = self.controller.sensors
@@ -457,8 +461,8 @@ class Controlling:
     def _keep(self) -> None:
         """Leave all to the next control process, should this one be killed now."""
         metrics, config = self.controller.metrics, self.controller.config
-        drained = self.controller.sensors.drained
-        self._ties.kept.write(Legacy(config, metrics.state(), self._gathered, drained))
+        drained, stored = self.controller.sensors.drained, self.controller.keeper.stored
+        self._ties.kept.write(Legacy(config, metrics.state(), self._gathered, drained, stored))
         self._to_keep = False
 
     async def _keep_keeping(self) -> None:
@@ -490,7 +494,7 @@ class Controlling:
             return {}
         return answer
 
-    async def _admin(self, worker: str, number: int, ask: admin.Ask) -> None:
+    async def _admin(self, worker: str, number: int, ask: Ask) -> None:
         wired = await admin.answer_wired(self.controller, ask)
         if ask.method != "GET":
             self._keep()

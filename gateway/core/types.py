@@ -299,6 +299,21 @@ class Pulse:
     tried: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request of an administrator. ``names`` are the parts of the path that stand for
+    something, ``query`` is the query string as it came, ``accept`` the header of that name, ``by``
+    who asks."""
+
+    method: str
+    path: str
+    query: str = ""
+    body: bytes = field(default=b"", repr=False)
+    names: Mapping[str, str] = field(default_factory=dict)
+    accept: str = ""
+    by: str = ""
+
+
 ITL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper bounds (seconds) of the inter-token latency histogram that a stream fills as it passes."""
 

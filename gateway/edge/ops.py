@@ -12,8 +12,8 @@ from aiohttp.web_request import BaseRequest
 from gateway import __version__
 from gateway.core.catalog import Place, near, resolve, servable
 from gateway.core.errors import Refusal
-from gateway.core.keys import authenticate, authorize_admin, may_use
-from gateway.core.types import ROUTABLE, Caller, Doc, Fleet, Health
+from gateway.core.keys import administrator, authenticate, authorize_admin, may_use
+from gateway.core.types import ROUTABLE, Ask, Caller, Doc, Fleet, Health
 from gateway.edge import body as bodies
 from gateway.edge.front import SERVER
 from gateway.edge.handler import Tables
@@ -39,9 +39,7 @@ class Gateway(Protocol):
     async def metrics(self, accept: str) -> tuple[bytes, str]: ...
     def openapi(self) -> Doc: ...
     def admin_methods(self, path: str) -> tuple[str, ...]: ...
-    async def admin(
-        self, method: str, path: str, query: str, body: bytes
-    ) -> tuple[int, Doc | None]: ...
+    async def admin(self, ask: Ask) -> tuple[int, Doc | str | None]: ...
 
 
 Page = Callable[[BaseRequest], Awaitable[web.Response]]
@@ -87,8 +85,14 @@ class Ops:
             raise not_allowed(request.method, path, methods)
         body = await bodies.read(request, tables.max_body)
         query = request.rel_url.raw_query_string
-        status, doc = await self._gateway.admin(method, path, query, body)
-        return web.Response(status=status) if doc is None else reply(doc, status)
+        accept, by = request.headers.get("Accept", ""), administrator(request.headers)
+        ask = Ask(method, path, query, body, accept=accept, by=by)
+        status, doc = await self._gateway.admin(ask)
+        if doc is None:
+            return web.Response(status=status)
+        if isinstance(doc, str):
+            return web.Response(status=status, text=doc, content_type="text/csv")
+        return reply(doc, status)
 
     async def _root(self, request: BaseRequest) -> web.Response:
         return web.Response(
