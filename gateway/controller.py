@@ -9,23 +9,31 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from backends import BY_NAME, PLAIN, RUNTIMES
 from gateway import __version__
 from gateway.config import Config, ConfigError
+from gateway.config.addresses import backend_url
 from gateway.control.desk import Records
 from gateway.control.exposition import State, exposition
 from gateway.control.keys import merged, next_end
 from gateway.control.metrics import Metrics
-from gateway.core.keys import Keyring
+from gateway.control.providers import backend as provided
+from gateway.core.addresses import networks
+from gateway.core.errors import Refusal
+from gateway.core.keys import Keyring, known_as
 from gateway.core.runtime import Runtime
 from gateway.core.types import Backend, Doc, Fleet
 from gateway.demo.child import DemoEngine, DemoError
 from gateway.keeper import Keeper, Stored
 from gateway.sensors.discover import Discoverer
+from gateway.sensors.guard import Spot, spot
 from gateway.sensors.loop import Sensors
 from gateway.sockets import address
 from gateway.state.board import Board
+from gateway.state.sealed import Seal
+from gateway.state.store import StoreError
 from gateway.tasks import Tasks
 
 log = logging.getLogger("portico")
@@ -35,6 +43,12 @@ FIRST_LOOK = 3.0
 
 FAR_OFF = 86400.0
 """Seconds after which it is looked again for keys that expire: timers are not made for months."""
+
+IN_FORCE = 2.0
+"""Seconds that the answer to a change waits for the providers to have been looked at."""
+
+CHECK_EVERY = 10.0
+"""Seconds between looks at where the names of providers lead."""
 
 FIXED_STORE = ("store_url", "store_secret")
 """Settings of ``store`` that only a restart changes."""
@@ -69,7 +83,7 @@ class Controller:
         stored: Stored | None = None,
     ) -> None:
         self.config = config
-        self.keeper = Keeper(config.store_url, self._store_changed, stored)
+        self.keeper = Keeper(config.store_url, self._store_changed, stored, config.retention)
         self.explain = recall
         self._board = board
         self.metrics = Metrics()
@@ -79,6 +93,10 @@ class Controller:
         self._configured = configured
         self._tasks = Tasks()
         self._until_expiry: asyncio.TimerHandle | None = None
+        self._seal = Seal(config.store_secret)
+        self._provided: tuple[Backend, ...] = ()
+        self._applying = asyncio.Lock()
+        self._warned: dict[str, str] = {}
         self._demo = DemoEngine()
         self._extra: tuple[Backend, ...] = ()
         discoverer = None
@@ -129,6 +147,89 @@ class Controller:
 
     async def _store_changed(self, stored: Stored) -> None:
         self._tell()
+        if stored.providers or self._provided:
+            applied = self._tasks.spawn(self.apply(), "providers")
+            await asyncio.wait({applied}, timeout=IN_FORCE)
+
+    async def apply(self) -> None:
+        """Give the sensors all backends: those of the configuration, the providers of the store
+        where each is now, the demo engine."""
+        async with self._applying:
+            stored = self.keeper.stored or Stored()
+            found = await asyncio.gather(*map(self._backend, stored.providers))
+            self._provided = tuple(one for one in found if one is not None)
+            await self.sensors.replace((*self.config.backends, *self._provided, *self._extra))
+
+    async def _backend(self, kept: Doc) -> Backend | None:
+        """A provider as a backend; None, with a line on the log, when it must not be one."""
+        name = kept["providerId"]
+        if any(name == backend.name for backend in self.config.backends):
+            self._once(name, "a configured backend of that name is used instead")
+            return None
+        try:
+            place = await self._spot(kept["baseUrl"], self._used(name, kept["baseUrl"]))
+        except ValueError as error:
+            self._once(name, f"it is not used, since its baseUrl {error}")
+            return None
+        if not place.found:
+            self._once(name, "the name in its baseUrl leads nowhere now")
+        return provided(kept, place.url, place.host, self._opened(kept))
+
+    def _opened(self, kept: Doc) -> str | None:
+        """A provider's key, None where there is none or it cannot be read."""
+        if kept["apiKey"] is None:
+            return None
+        try:
+            return self._seal.open(kept["apiKey"], kept["id"])
+        except StoreError as error:
+            self._once(kept["providerId"], f"its key cannot be used: {error}")
+            return None
+
+    def _once(self, name: str, text: str) -> None:
+        """Warn of a provider; again only when something else is wrong with it."""
+        if self._warned.get(name) != text:
+            log.warning("provider %s: %s", name, text)
+        self._warned[name] = text
+
+    def _used(self, name: str, url: str) -> str:
+        """The address at which a provider is used now, if its URL is still the same."""
+        host = urlsplit(backend_url(url)).netloc
+        return next((b.url for b in self._provided if (b.name, b.host) == (name, host)), "")
+
+    async def _spot(self, url: str, used: str = "") -> Spot:
+        return await spot(backend_url(url), self._port, networks(self.config.allow), used=used)
+
+    async def _keep_checking(self) -> None:
+        """Names may come to lead elsewhere: an address is never used that was not checked."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY)
+            if self._provided or (self.keeper.stored or Stored()).providers:
+                await self.apply()
+
+    @property
+    def administrators(self) -> frozenset[str]:
+        """By what administrators are known in records."""
+        return frozenset(map(known_as, self.config.keyring.admins))
+
+    def taken(self, name: str) -> str | None:
+        """Why no provider may be called so, None when one may."""
+        if name in BY_NAME or name in ("auto", "portico"):
+            return "it is a name that is built in"
+        known = self.sensors.fleet.backends
+        if name in known and name not in {backend.name for backend in self._provided}:
+            return "a backend of this gateway has it"
+        return None
+
+    async def check_address(self, url: str) -> None:
+        """Raises ValueError for a base URL where no provider may be."""
+        await self._spot(url)
+
+    def seal(self, secret: str, about: str) -> dict[str, str]:
+        """A secret as it is kept. Raises Refusal when it cannot be encrypted."""
+        try:
+            return self._seal.shut(secret, about)
+        except StoreError as error:
+            raise Refusal("overloaded", f"Nothing was changed: {error}.") from None
 
     def _tell(self) -> None:
         """Give the data plane what holds now, and again when the next key expires."""
@@ -166,6 +267,7 @@ class Controller:
     async def start(self) -> None:
         """Look at everything once, and start the demo engine where nothing is found."""
         await asyncio.gather(self.sensors.start(FIRST_LOOK), self.keeper.start())
+        self._tasks.spawn(self._keep_checking(), "providers' addresses")
         if self.config.demo and not self.sensors.fleet.backends:
             await self._start_demo()
 
@@ -176,7 +278,7 @@ class Controller:
             log.error("the demo engine did not start: %s", error)
             return
         self._extra = (Backend("demo", url, "llamacpp"),)
-        await self.sensors.replace((*self.config.backends, *self._extra))
+        await self.apply()
         log.info("no engine was found, so the built-in demo engine was started at %s", url)
 
     def announce(self, models: list[str]) -> None:
@@ -202,7 +304,8 @@ class Controller:
             log.error("the running configuration was kept; put the faults right and reload again")
             return
         self.config = self._settled(config)
-        await self.sensors.replace((*config.backends, *self._extra))
+        self.keeper.retention = config.retention
+        await self.apply()
         self._tell()
         self.metrics.reload("success")
         log.info("reloaded: %d backends, %d public names", len(config.backends), len(config.models))

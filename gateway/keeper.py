@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway.core.errors import Refusal
-from gateway.core.ledger import Slot, Spent
+from gateway.core.ledger import Slot, Spent, Sums, merge
 from gateway.core.types import Doc
 from gateway.state.store import DOOR, KEY, PROVIDER, Store, StoreError, store_at
 from gateway.tasks import Tasks
@@ -21,6 +22,12 @@ T = TypeVar("T")
 
 LOOK_EVERY = 0.5
 """Seconds between looks for what other processes and gateways changed."""
+
+PAY_EVERY = 2.0
+"""Seconds between writes of usage: as much as the control process's sudden death can lose."""
+
+FORGET_EVERY = 3600.0
+"""Seconds between looks for usage that is older than the retention."""
 
 FIRST_LOOK = 3.0
 """Seconds that opening the store may hold up the start."""
@@ -45,15 +52,19 @@ def no_store() -> Refusal:
 
 class Keeper:
     """``changed(stored)`` is awaited after everything that was written here or elsewhere.
-    ``stored`` is None until the store could be read; one that fails later keeps its last."""
+    ``stored`` is None until the store could be read; one that fails later keeps its last. Usage
+    older than ``retention`` seconds is dropped."""
 
     def __init__(
         self,
         url: str | None,
         changed: Callable[[Stored], Awaitable[None]],
         stored: Stored | None = None,
+        retention: float = 90 * 86400.0,
     ) -> None:
         self.url = url
+        self.retention = retention
+        self._owed: Sums = {}
         self.stored = stored
         self._changed = changed
         self._store: Store | None = None
@@ -73,6 +84,7 @@ class Keeper:
         except TimeoutError:
             self._complain("the store does not answer yet")
         self._tasks.spawn(self._keep_looking(), "store")
+        self._tasks.spawn(self._keep_paying(), "usage")
 
     async def _keep_looking(self) -> None:
         while True:
@@ -107,7 +119,7 @@ class Keeper:
                 bool(await store.load(DOOR)),
             )
             self._serial, self.stored = serial, stored
-            await self._changed(stored)
+        await self._changed(stored)
 
     async def _ready(self) -> Store:
         """The store, open. Raises StoreError."""
@@ -134,6 +146,8 @@ class Keeper:
         return await self._write(lambda store: store.delete(kind, name))
 
     async def used(self, since: int, until: int) -> Iterable[tuple[Slot, Spent]]:
+        if self._owed:
+            await self._pay()
         return await self._ask(lambda store: store.used(since, until))
 
     async def _ask(self, work: Callable[[Store], Awaitable[T]]) -> T:
@@ -148,6 +162,39 @@ class Keeper:
                 "overloaded", f"Nothing was read or changed: {error}. Then try again."
             ) from None
 
+    # -- usage ------------------------------------------------------------------------------------
+
+    def spent(self, sums: Mapping[Slot, Spent]) -> None:
+        """Take what a data-plane process counted. Without a store it is not kept."""
+        if self.url is not None:
+            merge(self._owed, sums)
+
+    async def _keep_paying(self) -> None:
+        forget = 0.0
+        while True:
+            await asyncio.sleep(PAY_EVERY)
+            await self._pay()
+            if time.monotonic() >= forget:
+                forget = time.monotonic() + FORGET_EVERY
+                await self._forget()
+
+    async def _pay(self) -> None:
+        """Write down what was used; what cannot be written now is kept for the next time."""
+        owed, self._owed = self._owed, {}
+        if not owed:
+            return
+        try:
+            await (await self._ready()).add(owed)
+        except StoreError as error:
+            self._complain(str(error))
+            merge(self._owed, owed)
+
+    async def _forget(self) -> None:
+        try:
+            await (await self._ready()).forget(int(time.time() - self.retention))
+        except StoreError as error:
+            self._complain(str(error))
+
     async def _write(self, work: Callable[[Store], Awaitable[bool]]) -> bool:
         """Change something, and have it in force before the answer says so."""
         done = await self._ask(work)
@@ -156,5 +203,7 @@ class Keeper:
 
     async def close(self) -> None:
         await self._tasks.cancel_all()
+        if self.url is not None:
+            await self._pay()
         if self._store is not None:
             await self._store.close()

@@ -55,6 +55,9 @@ PAGE_WITHIN = 5.0
 TELL_EVERY = 0.5
 """Seconds between a worker's unasked tellings: as much as its sudden death can lose."""
 
+USAGE_EVERY = 1.0
+"""Seconds between a worker's tellings of what was used."""
+
 UNASKED = 0
 
 END, RELOAD = signal.SIGUSR1, signal.SIGUSR2
@@ -208,6 +211,7 @@ class Alone(Serving):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting, Board())
+        self._tasks = Tasks()
         self.controller = Controller(
             setting.config,
             setting.port,
@@ -254,6 +258,7 @@ class Alone(Serving):
         """Serve until a signal ends it."""
         on_signals(signal.SIGTERM, signal.SIGINT, call=self.asked_to_stop)
         on_signals(signal.SIGHUP, call=self.controller.asked_to_reload)
+        self._tasks.spawn(self._keep_counting(), "usage")
         try:
             await self.controller.start()
             await self.worker.listen(self.setting.sockets, tls_context(self.config.server))
@@ -267,7 +272,14 @@ class Alone(Serving):
             log.info("drained; bye")
         finally:
             await self.worker.close()
+            await self._tasks.cancel_all()
+            self.controller.keeper.spent(self.worker.take_used())
             await self.controller.close()
+
+    async def _keep_counting(self) -> None:
+        while True:
+            await asyncio.sleep(USAGE_EVERY)
+            self.controller.keeper.spent(self.worker.take_used())
 
     def asked_to_stop(self) -> None:
         """The first time drain, the second time leave."""
@@ -319,6 +331,18 @@ class Working(Serving):
             if self._told != self.worker.reported and self._spoke.connected.is_set():
                 self._told = self.worker.reported
                 self._tell_counts(UNASKED)
+
+    async def _keep_telling_usage(self) -> None:
+        """What is not told stays here, so that a control process that is away misses nothing."""
+        while True:
+            await asyncio.sleep(USAGE_EVERY)
+            if self._spoke.connected.is_set():
+                self._tell_usage()
+
+    def _tell_usage(self) -> None:
+        used = self.worker.take_used()
+        if used:
+            self._spoke.say("usage", used)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Ask the control process, which asks all the others."""
@@ -374,6 +398,7 @@ class Working(Serving):
         on_end_of(self._ties.lifeline, self._abandoned)
         self._tasks.spawn(self._spoke.run(self._ties.path), "link")
         self._tasks.spawn(self._keep_telling(), "counts")
+        self._tasks.spawn(self._keep_telling_usage(), "usage")
         waits = [asyncio.ensure_future(e.wait()) for e in (self._known, self.stop)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         try:
@@ -385,6 +410,7 @@ class Working(Serving):
         finally:
             await self.worker.close()
             self._tell_counts(UNASKED)
+            self._tell_usage()
             await self._tasks.cancel_all()
 
 
@@ -448,6 +474,8 @@ class Controlling:
                 self._gathered.told(worker, state, time.monotonic())
                 self._to_keep = True
                 self._asked.answered(number, in_flight)
+            case "usage":
+                self.controller.keeper.spent(content)
             case "page?":
                 self._tasks.spawn(self._page(worker, *content), "metrics page")
             case "admin?":

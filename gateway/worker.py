@@ -12,6 +12,7 @@ from gateway.config import Config
 from gateway.control.metrics import Metrics
 from gateway.controller import rows
 from gateway.core.catalog import build
+from gateway.core.ledger import Sums, count
 from gateway.core.plan import trial_of
 from gateway.core.types import Circuit, Fleet, Outcome, PublicModel
 from gateway.edge.attempts import Senses
@@ -47,8 +48,10 @@ class Worker:
         self.metrics = Metrics()
         self.fleet = NOTHING
         self.reported = 0
+        self.used: Sums = {}
         self._access = access
         self._board = board
+        self._counts_usage = False
         self._public: tuple[PublicModel, ...] = ()
         self._pool = Pool(self._loop)
         self._servers: list[asyncio.Server] = []
@@ -66,6 +69,8 @@ class Worker:
     def _report(self, outcome: Outcome) -> None:
         self.reported += 1
         self.metrics.observe(outcome)
+        if self._counts_usage:
+            count(self.used, outcome)
         self.handler.ended(outcome)
         self._access.write(outcome)
 
@@ -74,6 +79,11 @@ class Worker:
         self._board.show()
         self._chores = self._loop.call_later(HOUSEKEEPING, self._do_chores)
 
+    def take_used(self) -> Sums:
+        """What was used since this was last asked."""
+        used, self.used = self.used, {}
+        return used
+
     def flush(self) -> None:
         """Hand over the access lines that have gathered."""
         self._access.flush()
@@ -81,6 +91,7 @@ class Worker:
     def configure(self, config: Config) -> None:
         """Take over a configuration; requests under way keep the tables they began with."""
         self._public = config.models
+        self._counts_usage = config.store_url is not None
         self.handler.tables = replace(
             self.handler.tables,
             keyring=config.keyring,

@@ -11,6 +11,8 @@ from functools import cache
 
 from gateway.control.desk import AdminRoute, Answered, Desk
 from gateway.control.keys import KEY_ROUTES
+from gateway.control.providers import PROVIDER_ROUTES
+from gateway.control.usage import USAGE_ROUTES
 from gateway.core.errors import Refusal
 from gateway.core.types import Ask, Circuit, Doc, Fleet, Sight
 
@@ -69,6 +71,8 @@ ADMIN_ROUTES: tuple[AdminRoute, ...] = (
         _explain,
     ),
     *KEY_ROUTES,
+    *PROVIDER_ROUTES,
+    *USAGE_ROUTES,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,23 @@ class Desk(Protocol):
     @property
     def keyring(self) -> Keyring:
         """The configured keys, without those of the store."""
+        ...
+
+    @property
+    def administrators(self) -> Collection[str]:
+        """By what administrators are known in records."""
+        ...
+
+    def taken(self, name: str) -> str | None:
+        """Why no provider may be called so, None when one may."""
+        ...
+
+    async def check_address(self, url: str) -> None:
+        """Raises ValueError for a base URL where no provider may be."""
+        ...
+
+    def seal(self, secret: str, about: str) -> dict[str, str]:
+        """A secret as it is kept. Raises Refusal when it cannot be encrypted."""
         ...
 
     def now(self) -> float:

@@ -89,7 +89,12 @@ def _unread() -> Refusal:
 
 def administrator(headers: Mapping[str, str]) -> str:
     """By what an administrator is known in records: the first digits of the key's digest."""
-    return f"admin-{digest(presented(headers) or '')[len(PREFIX) :][:12]}"
+    return known_as(digest(presented(headers) or ""))
+
+
+def known_as(found: str) -> str:
+    """The administrator whose key has this digest."""
+    return f"admin-{found[len(PREFIX) :][:12]}"
 
 
 def is_admin(headers: Mapping[str, str], ring: Keyring) -> bool:

@@ -88,7 +88,12 @@ PASSTHROUGH = "passthrough"
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One engine as configured or discovered. ``url`` has no trailing slash; ``runtime`` is a
-    row's name or ``auto``; ``models``, when not empty, are the only ids it may serve here."""
+    row's name or ``auto``; ``models``, when not empty, are the only ids it may serve here.
+
+    The rest is of providers that were added over HTTP. ``host`` goes into the Host header where
+    ``url`` holds an address that was checked instead of the name; ``surfaces``, when not empty, are
+    the only ones it is asked on; ``params`` are the top-level fields of a body that reach it, by
+    surface; ``otherwise`` is the row that is taken when its answers fit none."""
 
     name: str
     url: str
@@ -99,6 +104,10 @@ class Backend:
     models: tuple[str, ...] = ()
     timeouts: Timeouts = Timeouts()
     discovered: bool = False
+    host: str = ""
+    surfaces: tuple[tuple[Wire, Op], ...] = ()
+    params: tuple[tuple[Wire, Op, frozenset[str]], ...] = ()
+    otherwise: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class Account:
         "refusal",
         "said",
         "seen",
+        "session",
         "stale",
         "status",
         "stream",
@@ -66,6 +67,7 @@ class Account:
         self.id = request_id
         self.key = ""
         self.user = ""
+        self.session = ""
         self.surface = ""
         self.wire = ""
         self.label = "unknown"
@@ -121,6 +123,7 @@ class Account:
             id=self.id,
             key=self.key,
             user=self.user,
+            session=self.session,
             surface=self.surface,
             wire=self.wire,
             model=self.label,

@@ -157,6 +157,7 @@ class Handler:
         call, upload = await self._read(request, route, tail, account.id)
         resumed = time.monotonic()
         account.user, account.stream = call.user, call.stream
+        account.session = call.session
         self._turn += 1
         way = tables.way(call, caller)
         account.seen = way.seen
