@@ -18,6 +18,7 @@ import pytest_asyncio
 from tests.contract.administration import ADMIN, ask, config
 from tests.fakes.engine import FakeEngine
 from tests.harness import ROOT, Gateway, environment, until
+from tests.redis_server import redis_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -206,3 +207,26 @@ async def test_a_new_control_process_knows_the_keys_though_the_store_is_away(
         await until(back, 8.0, "another control process")
         assert await statuses(gw, key["key"]) == {200}
         assert await statuses(gw, "none") == {401}
+
+
+async def test_gateways_on_one_redis_share_keys_and_go_on_without_it(engine: FakeEngine) -> None:
+    with redis_server() as port:
+        settings = config(Path(), {"e": engine.url}, store={"url": f"redis://127.0.0.1:{port}/0"})
+        async with Gateway(settings) as one, Gateway(settings) as other:
+            key = await made(one, "team-a")
+            await until(lambda: _all(other, "none", {401}), 3.0, "the other to follow")
+            assert await status(other, key["key"]) == 200
+            psutil.Process(_server_at(port)).kill()
+            assert (await ask(one, "GET", "/admin/keys")).status == 503
+            assert await status(one, key["key"]) == 200
+            assert await status(one, "none") == 401
+
+
+def _server_at(port: int) -> int:
+    """The process of ours that listens there."""
+    for child in psutil.Process().children():
+        if str(port) in child.cmdline() or any(
+            one.laddr.port == port for one in child.net_connections("tcp")
+        ):
+            return child.pid
+    raise AssertionError(port)

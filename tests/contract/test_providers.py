@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from tests.contract.administration import ask, config
 from tests.fakes.engine import FakeEngine
-from tests.harness import Gateway, until
+from tests.harness import Gateway, free_port, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -252,3 +253,28 @@ async def test_private_networks_can_be_shut(engine: FakeEngine, tmp_path: Path) 
         for url, status in (("http://192.168.0.1", 400), ("http://10.1.2.3", 201)):
             reply = await ask(gw, "POST", "/providers", provider(url))
             assert reply.status == status
+
+
+async def test_a_server_of_no_known_kind_is_taken_for_what_its_entry_says(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    hosts = []
+
+    async def chat(request: web.Request) -> web.Response:
+        hosts.append(request.headers["Host"])
+        return web.json_response({"object": "chat.completion", "choices": []})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        async with Gateway(config(tmp_path, {"e": engine.url})) as gw:
+            entry = provider(f"http://localhost:{port}", models=[{"modelId": "odd"}])
+            await add(gw, entry)
+            assert (await gw.chat("odd")).status == 200
+            assert hosts == [f"localhost:{port}"], "the name, though an address was connected to"
+    finally:
+        await runner.cleanup()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,27 +18,15 @@ from gateway.core.ledger import HOUR, Slot, Spent
 from gateway.state.store import KEY, PROVIDER, Store, StoreError, store_at
 from gateway.state.store_sqlite import MIGRATIONS
 from tests.harness import ROOT, free_port
+from tests.redis_server import redis_server
 
 NOON = 1_800_000_000 // HOUR * HOUR
 
 
 @pytest.fixture(scope="module")
-def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A real server of its own, without a file."""
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    if program is None:
-        pytest.skip("neither redis-server nor valkey-server is installed")
-    pytest.importorskip("redis", reason="the package redis is not installed")
-    port = free_port()
-    folder = tmp_path_factory.mktemp("redis")
-    words = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([program, *words, "--dir", str(folder)], stdout=log, stderr=log)
-    try:
+def redis_port() -> Iterator[int]:
+    with redis_server() as port:
         yield port
-    finally:
-        server.terminate()
-        server.wait(5)
 
 
 @pytest.fixture(params=["sqlite", "redis"])
