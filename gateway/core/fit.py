@@ -21,10 +21,23 @@ ALTERNATIVES: dict[tuple[Wire, Op], str] = {
 """What a client can call instead where the same thing can be had on another surface."""
 
 
+UNDECLARED = "its provider entry does not list this surface in supportedApiSurfaces"
+
+
+def declared(place: Place, wire: Wire, op: Op) -> bool:
+    """Whether a provider lists the surface; backends that list none have what their runtime has."""
+    listed = place.backend.surfaces
+    if op is Op.RESPONSES_BY_ID:
+        op = Op.RESPONSES
+    return not listed or (wire, op) in listed
+
+
 def unfit(call: Call, place: Place) -> str | None:
     """Why the place cannot serve the call's surface, None when it can. What the engine itself
     once refused as unsupported counts like what the table says."""
     cell = place.runtime.cell(call.wire, call.op)
+    if not declared(place, call.wire, call.op):
+        return UNDECLARED
     if cell.support is Support.NO:
         return cell.note or "has no such surface"
     if place.model is not None and (place.model.id, call.op) in place.sight.lacks:
@@ -46,7 +59,8 @@ def unsupported(call: Call, places: Sequence[Place]) -> Refusal:
     what = f"does not support {surface(call)}"
     if learned and place.model is not None:
         what += f" for the model '{place.model.id}'"
-    reason = f": {cell.note}" if cell.note else ""
+    note = cell.note if declared(place, call.wire, call.op) else UNDECLARED
+    reason = f": {note}" if note else ""
     return Refusal(
         "unsupported",
         f"{who} {what}{reason}. {_remedy(call, cell.remedy)}",

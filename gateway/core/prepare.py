@@ -9,7 +9,7 @@ import orjson
 from gateway.core import splice
 from gateway.core.catalog import Place
 from gateway.core.errors import Refusal
-from gateway.core.types import Call, Caller, Doc, Op, Wire
+from gateway.core.types import Backend, Call, Caller, Doc, Op, Wire
 
 STREAMS_USAGE = frozenset({Op.CHAT, Op.COMPLETIONS})
 """Surfaces on which ``stream_options`` exists."""
@@ -38,13 +38,18 @@ def wants_usage(call: Call, caller: Caller, mode: str) -> bool:
 
 def prepare(call: Call, place: Place, add_usage: bool) -> Prepared:
     """What to send to ``place``. The body stays as it came unless the model is named otherwise
-    there, the runtime needs a field changed, or usage is asked for. Raises Refusal
+    there, the runtime needs a field changed, the backend takes certain fields only, or usage is
+    asked for. Raises Refusal
     ``invalid_request`` when the caller's ``stream_options`` is of no use."""
     cell = place.runtime.cell(call.wire, call.op)
     path = _filled(cell.path or call.path, call)
     if not call.doc:
         return Prepared(path, call.body)
     changed = place.runtime.rewrite(call.op, call.doc, place.model)
+    allowed = params(place.backend, call.wire, call.op)
+    if allowed is not None:
+        changed = only(call.doc if changed is None else changed, allowed)
+        add_usage = add_usage and "stream_options" in allowed
     name = place.asked or call.model
     if changed is None:
         body = _named(call, name)
@@ -59,6 +64,23 @@ def prepare(call: Call, place: Place, add_usage: bool) -> Prepared:
     if add_usage:
         doc["stream_options"] = _usage_options(call.doc)
     return Prepared(path, orjson.dumps(doc), add_usage)
+
+
+KEPT = frozenset({"model", "messages", "prompt", "input"})
+"""Fields that are never dropped: without them there is no request."""
+
+
+def params(backend: Backend, wire: Wire, op: Op) -> frozenset[str] | None:
+    """The top-level fields of a body that reach a backend on a surface, None for all."""
+    for at_wire, at_op, names in backend.params:
+        if (at_wire, at_op) == (wire, op):
+            return names
+    return None
+
+
+def only(doc: Doc, allowed: frozenset[str]) -> Doc:
+    """The body with the allowed fields, and those without which there is no request."""
+    return {name: value for name, value in doc.items() if name in allowed or name in KEPT}
 
 
 def _filled(path: str, call: Call) -> str:

@@ -276,7 +276,7 @@ class Handler:
         """Decide where the call goes, and send it there."""
         account, tables = errand.account, self.tables
         errand.call = call
-        account.user, account.stream = call.user, call.stream
+        account.user, account.session, account.stream = call.user, call.session, call.stream
         way = tables.way(call, errand.caller)
         account.label, account.seen = way.label, way.seen
         if errand.lease is not None:
