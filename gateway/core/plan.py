@@ -5,14 +5,14 @@ What does not change from call to call is a Route, made once; a Plan is made fro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.core.capacity import limit, open_for
 from gateway.core.catalog import Catalog, Entry, Place, resolve
 from gateway.core.cost import Brief, Known
 from gateway.core.errors import Refusal
-from gateway.core.fit import unfit, unsupported
+from gateway.core.fit import NO_DETOURS, Detour, Detours, detours, fits, unfit, unsupported
 from gateway.core.prompt import NO_PROMPT
 from gateway.core.types import ROUTABLE, Call, Caller, Health
 
@@ -66,16 +66,22 @@ Policy = Callable[[View], list[float]]
 """One score a place, lowest first."""
 
 
+Ways = Mapping[tuple[str, str], tuple[Detour, ...]]
+"""(backend, model there) -> how the call can be said to it. Places that have the surface themselves
+are not in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Where to try, in order. ``label`` is the model's name for metrics; ``scores`` are the places'
     (0 where there was nothing to choose) and ``briefs`` what the policies had asked for, one of
-    each name of the route that was ranked by such a policy."""
+    each name of the route that was ranked by such a policy; ``ways`` are the route's."""
 
     label: str
     places: tuple[Place, ...]
     scores: tuple[float, ...] = ()
     briefs: tuple[Brief, ...] = ()
+    ways: Ways = field(default_factory=dict)
 
     def brief_of(self, place: Place) -> Brief | None:
         """What was known of a place, None when no policy had asked."""
@@ -87,7 +93,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One name's part of a route: its places that have the surface and whose backend is up,
+    """One name's part of a route: its places that can serve the surface and whose backend is up,
     whether any of them has a limit, and the policy that ranks them."""
 
     places: tuple[Place, ...]
@@ -99,34 +105,43 @@ class Group:
 class Route:
     """All that can be known of a call's way before its turn: it depends on the fleet, the name,
     the surface and the caller alone, and so serves every like call until the fleet changes.
-    ``refusal`` makes the answer when no place is left."""
+    ``refuse`` makes the answer when no place is left; ``ways`` are the translations for the places
+    that need one."""
 
     label: str
     groups: tuple[Group, ...]
     refuse: Callable[[Mapping[str, int]], Refusal]
+    ways: Ways = field(default_factory=dict)
 
 
-def route(call: Call, caller: Caller, catalog: Catalog) -> Route:
-    """Where the call may go; fallback models come after all of the model's own. Raises Refusal:
-    ``model_not_found``, ``not_found``, ``forbidden``."""
+def route(call: Call, caller: Caller, catalog: Catalog, table: Detours = NO_DETOURS) -> Route:
+    """Where the call may go; fallback models come after all of the model's own. ``table`` holds the
+    translations that there are. Raises Refusal: ``model_not_found``, ``not_found``,
+    ``forbidden``."""
     entry = _resolved(call, caller, catalog)
     entries = _groups(entry, call, catalog)
 
     def refuse(busy: Mapping[str, int]) -> Refusal:
-        refusal = _refusal(call, entry, busy)
+        refusal = _refusal(call, entry, busy, table)
         refusal.label = entry.label
         refusal.full = bool(groups)
         return refusal
 
-    groups = [group for group in (_group(call, found) for found in entries) if group.places]
-    return Route(entry.label, tuple(groups), refuse)
+    groups = [group for group in (_group(call, found, table) for found in entries) if group.places]
+    ways = {
+        (place.backend.name, place.asked): detours(call, place, table)
+        for group in groups
+        for place in group.places
+        if unfit(call, place) is not None
+    }
+    return Route(entry.label, tuple(groups), refuse, ways)
 
 
-def _group(call: Call, entry: Entry) -> Group:
+def _group(call: Call, entry: Entry, table: Detours) -> Group:
     places = tuple(
         place
         for place in entry.places
-        if place.sight.health in ROUTABLE and unfit(call, place) is None
+        if place.sight.health in ROUTABLE and fits(call, place, table)
     )
     return Group(places, any(limit(place) is not None for place in places), entry.policy)
 
@@ -162,7 +177,7 @@ def plan(
     if not ranked:
         raise way.refuse(busy)
     if len(ranked) == 1:
-        return Plan(way.label, (ranked[0][1],), (0.0,))
+        return Plan(way.label, (ranked[0][1],), (0.0,), (), way.ways)
     if len(way.groups) > 1:
         ranked = _once(ranked)
     ranked = ranked[:LONGEST_PLAN]
@@ -171,6 +186,7 @@ def plan(
         tuple([place for _, place in ranked]),
         tuple([score for score, _ in ranked]),
         tuple(briefs),
+        way.ways,
     )
 
 
@@ -239,10 +255,10 @@ def _groups(entry: Entry, call: Call, catalog: Catalog) -> list[Entry]:
     return groups
 
 
-def _refusal(call: Call, entry: Entry, busy: Mapping[str, int]) -> Refusal:
-    """``unsupported`` when no place of the entry has the surface, ``overloaded`` when those that
-    have it are away or full."""
-    fitting = [place for place in entry.places if unfit(call, place) is None]
+def _refusal(call: Call, entry: Entry, busy: Mapping[str, int], table: Detours) -> Refusal:
+    """``unsupported`` when no place of the entry can serve the surface, ``overloaded`` when those
+    that can are away or full."""
+    fitting = [place for place in entry.places if fits(call, place, table)]
     known = [place for place in entry.places if place.model is not None or not call.model]
     if known and not fitting:
         return unsupported(call, known)

@@ -11,6 +11,7 @@ from gateway.core.types import Doc, Op
 from gateway.dialects.stream import Grammar
 
 CONTENT_TYPE = "application/json; charset=utf-8"
+STREAM_TYPE = b"application/x-ndjson"
 
 _FRAMES = Grammar(
     end_hint=b'"done"',

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
+import orjson
 from aiohttp import web
 
 from gateway.core.capacity import limit
 from gateway.core.catalog import Place
 from gateway.core.errors import KINDS, Refusal
-from gateway.core.fit import unsupported
-from gateway.core.headers import request_head
+from gateway.core.fit import Detour, detours, unsupported
+from gateway.core.headers import request_head, translated
 from gateway.core.plan import Plan, takes
 from gateway.core.prepare import Prepared, prepare, wants_usage
 from gateway.core.runtime import MOVE_ON, Verdict
-from gateway.core.types import Call, Caller, Op, Wire
+from gateway.core.types import Call, Caller, Doc, Op, Wire
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
 from gateway.dialects.strip import UsageStrip
@@ -28,10 +30,13 @@ from gateway.edge.exchange import End, Exchange, Result
 from gateway.edge.front import SERVER, FrontProtocol
 from gateway.edge.refuse import own_headers, own_lines
 from gateway.edge.request import Request
+from gateway.edge.turn import Turn, asking, idle, turned
+from gateway.edge.turned import TurnedExchange
 from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
 from gateway.state.board import Board
 from gateway.state.makers import id_in
 from gateway.tasks import Tasks
+from gateway.translate import BRIDGES
 
 JOIN_BELOW = 16384
 """Bytes of a body up to which it is cheaper to send it in one write with the head."""
@@ -66,7 +71,9 @@ class Errand:
     """One request under way, with all that belongs to it. ``upload`` is its body when that still
     comes in; ``places`` are those not tried yet; ``task`` is what it waits for, if anything;
     ``waiter`` stands for it in the line, once it had to wait. The rest describes the present
-    attempt: ``held_since`` is when it took a place where those are limited, else 0."""
+    attempt: ``held_since`` is when it took a place where those are limited, else 0; ``turn`` is its
+    translation, None where the engine has the surface itself. ``refused`` is why a translation
+    could not be made."""
 
     __slots__ = (
         "_attempts",
@@ -86,9 +93,11 @@ class Errand:
         "places",
         "plan",
         "prepared",
+        "refused",
         "request",
         "task",
         "ticket",
+        "turn",
         "upload",
         "waiter",
         "wire",
@@ -116,6 +125,8 @@ class Errand:
         self.given_up: GivenUp | None = None
         self.add_usage = False
         self.over = False
+        self.turn: Turn | None = None
+        self.refused: Refusal | None = None
         self.ticket: int | None = None
         self.held_since = 0.0
         self.waiter: Waiter | None = None
@@ -169,6 +180,7 @@ class Attempts:
         word is a backend's own answer where there was one. Raises Refusal."""
         errand.add_usage = wants_usage(errand.call, errand.caller, stream_usage)
         errand.places, errand.plan = iter(plan.places), plan
+        errand.refused = None
         self._next(errand)
 
     def _next(self, errand: Errand) -> None:
@@ -176,20 +188,41 @@ class Attempts:
             if errand.given_up and not takes(place, self._board.busy):
                 continue
             errand.place = place
-            if self._attempt(errand):
+            ways = errand.plan.ways
+            found = ways.get((place.backend.name, place.asked)) if ways else None
+            if self._attempt(errand) if found is None else self._detour(errand, found):
                 return
         self._desk.answer(errand, _last_word(errand, errand.given_up or []))
 
     def _attempt(self, errand: Errand) -> bool:
+        """The backend has the surface itself: the request goes as it came."""
+        errand.turn = None
+        errand.prepared = prepare(errand.call, errand.place, errand.add_usage)
+        return self._enter(errand, time.monotonic())
+
+    def _detour(self, errand: Errand, ways: Sequence[Detour]) -> bool:
+        """The same in the words of another surface. False also when they do not suffice."""
+        call, place, now = errand.call, errand.place, time.monotonic()
+        asked = asking(call, place, now)
+        doc = idle(call, asked)
+        if doc is not None:
+            self._desk.answer(errand, _made_here(errand, doc))
+            return True
+        try:
+            errand.turn, errand.prepared = turned(call, place, ways, asked, errand.add_usage)
+        except Refusal as refusal:
+            errand.refused = errand.refused or refusal
+            return False
+        return self._enter(errand, now)
+
+    def _enter(self, errand: Errand, now: float) -> bool:
         """One backend, counted as in flight there from before the connection is asked for. On a
         kept connection if there is one. False when another process was quicker and it is full."""
         account, place = errand.account, errand.place
         backend = place.backend
-        errand.prepared = prepare(errand.call, place, errand.add_usage)
         account.attempts += 1
         account.backend = backend.name
         account.upstream_model = place.asked or errand.call.model
-        now = time.monotonic()
         most = limit(place)
         errand.ticket = self._board.enter(account.label, backend.name, now, most)
         if errand.ticket is None:
@@ -236,17 +269,26 @@ class Attempts:
         call, account, request, place = errand.call, errand.account, errand.request, errand.place
         client = request.client
         assert isinstance(client, FrontProtocol)
-        name = place.backend.name
-        exchange = Exchange(
+        name, turn = place.backend.name, errand.turn
+        strip = UsageStrip() if errand.prepared.strip_usage else None
+        wire, op, extra = call.wire, call.op, own_lines(call.id, name, account.upstream_model)
+        make: Callable[..., Exchange] = Exchange
+        if turn is not None:
+            wire, op, extra = turn.bridge.to_wire, turn.bridge.to_op, extra + turn.lines
+            make, strip = partial(TurnedExchange, turn, strip), None
+        exchange = make(
             job=errand,
             connection=connection,
             client=client,
             call=call,
             dialect=DIALECTS[call.wire],
+            grammar=DIALECTS[wire].grammar(op),
+            wire=wire,
+            op=op,
             runtime=place.runtime,
             timeouts=place.backend.timeouts,
-            extra=own_lines(call.id, name, account.upstream_model),
-            strip=UsageStrip() if errand.prepared.strip_usage else None,
+            extra=extra,
+            strip=strip,
             http11=request.http11,
             keep_alive=request.keep_alive,
             tally=account.tally,
@@ -273,6 +315,8 @@ class Attempts:
                 return
         self._leave(errand)
         if result.refusal is not None:
+            if errand.turn is not None:
+                result.refusal.headers.setdefault("X-Portico-Backend", errand.account.backend)
             raise result.refusal
         if result.end in FINAL:
             errand.account.cut_by = _CUT_BY.get(result.end, "")
@@ -280,17 +324,30 @@ class Attempts:
             self._desk.over(errand, keep_alive=keep)
             return
         self._give_up(errand, result)
+        if result.verdict is Verdict.UNSUPPORTED and self._goes_round(errand):
+            return
         if errand.resendable and _others_may_do_better(result):
             self._next(errand)
         else:
             self._desk.answer(errand, _last_word(errand, errand.given_up or []))
+
+    def _goes_round(self, errand: Errand) -> bool:
+        """Whether a backend that turned out not to have the surface is asked by another one."""
+        if errand.turn is not None or not errand.resendable:
+            return False
+        found = detours(errand.call, errand.place, BRIDGES)
+        return bool(found) and self._detour(errand, found)
 
     def _give_up(self, errand: Errand, result: Result) -> None:
         if errand.given_up is None:
             errand.given_up = []
         errand.given_up.append((errand.place, result))
         errand.account.moves += (result.reason,)
-        self._learn(errand.call, errand.place, result)
+        turn = errand.turn
+        if turn is None:
+            self._learn(errand.call.op, errand.place, result)
+        elif not turn.bridge.chat:  # what a tokenizer takes tells nothing of its other uses
+            self._learn(turn.bridge.to_op, errand.place, result)
 
     def abandon(self, errand: Errand) -> None:
         """Whatever is under way for the errand ends now; nothing goes on running on the engine."""
@@ -336,14 +393,15 @@ class Attempts:
         account = errand.account
         if account.sent is not None and account.stream and account.answered:
             self._board.lore.first(account.sent, account.tally.first)
-        if errand.call.op is Op.RESPONSES and (made := id_in(beginning)):
+        kept = errand.call.op is Op.RESPONSES and errand.turn is None
+        if kept and (made := id_in(beginning)):
             self._board.makers.remember(made, errand.account.backend)
 
-    def _learn(self, call: Call, place: Place, result: Result) -> None:
-        """Tell the sensors what an answer said about the backend."""
+    def _learn(self, op: Op, place: Place, result: Result) -> None:
+        """Tell the sensors what an answer said about the backend, asked on the surface ``op``."""
         name = place.backend.name
         if result.verdict is Verdict.UNSUPPORTED and place.model is not None:
-            self._senses.learned(name, place.model.id, call.op)
+            self._senses.learned(name, place.model.id, op)
         elif result.verdict in (Verdict.UNKNOWN_MODEL, Verdict.LOADING):
             self._senses.stale(name)
 
@@ -378,11 +436,11 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
     whole: int | None = len(body)
     if upload is not None:
         body, whole = upload.renamed(place.asked or call.model)
-    query = f"?{request.query}" if request.query else ""
+    query = f"?{request.query}" if request.query and errand.turn is None else ""
     head = request_head(
         request.method,
         errand.origin.path + prepared.path + query,
-        request.raw_headers,
+        request.raw_headers if errand.turn is None else translated(request.raw_headers),
         sent=place.sent,
         request_id=call.id,
         length=whole,
@@ -430,6 +488,8 @@ def _last_word(errand: Errand, given_up: GivenUp) -> web.Response:
     """A backend's own refusal if there was one, else what the gateway has to say. Raises
     Refusal."""
     unfit = [place for place, result in given_up if result.verdict is Verdict.UNSUPPORTED]
+    if errand.refused is not None and len(unfit) == len(given_up):
+        raise errand.refused
     answers = [
         (place, result)
         for place, result in given_up
@@ -440,6 +500,17 @@ def _last_word(errand: Errand, given_up: GivenUp) -> web.Response:
     if unfit:
         raise unsupported(errand.call, unfit)
     raise _unreached(given_up)
+
+
+def _made_here(errand: Errand, doc: Doc) -> web.Response:
+    """An answer that no engine had to give."""
+    account, place = errand.account, errand.place
+    account.backend = place.backend.name
+    account.upstream_model = place.asked or errand.call.model
+    account.status = 200
+    extra = own_headers(errand.call.id, place.backend.name, account.upstream_model)
+    kind = {"Content-Type": DIALECTS[errand.call.wire].CONTENT_TYPE}
+    return web.Response(status=200, body=orjson.dumps(doc), headers={**kind, **extra})
 
 
 def _own_answer(errand: Errand, place: Place, result: Result) -> web.Response:

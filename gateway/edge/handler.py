@@ -37,6 +37,7 @@ from gateway.edge.upstream import Pool
 from gateway.edge.waiting import Waiting
 from gateway.state.board import Board
 from gateway.tasks import Tasks
+from gateway.translate import BRIDGES
 
 log = logging.getLogger("portico.edge")
 
@@ -69,7 +70,7 @@ class Tables:
         key = (call.model, call.pinned, call.path, caller.name)
         found = self.ways.get(key)
         if found is None:
-            found = route(call, caller, self.catalog)
+            found = route(call, caller, self.catalog, BRIDGES)
             if len(self.ways) < MOST_WAYS:
                 self.ways[key] = found
         return found

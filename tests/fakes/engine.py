@@ -65,9 +65,10 @@ class FakeEngine:
         self.persona: Persona = PERSONAS[runtime]
         self._listed: list[str] | None = None
         self._surfaces = [
-            (_pattern(cell.path or OWN_PATHS[op]), wire, op)
+            (_pattern(path), wire, op)
             for (wire, op), cell in self.row.cells.items()
             if cell.support is not Support.NO
+            for path in {cell.path or OWN_PATHS[op], cell.chat_path} - {""}
         ]
 
     def _gets(self) -> Gets:
