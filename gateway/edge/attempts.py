@@ -260,7 +260,7 @@ class Attempts:
         """Send the request; the exchange relays the answer and says how it ended."""
         exchange = errand.exchange = self._relay(errand, connection, now)
         errand.connection = connection
-        connection.begin(exchange)
+        connection.begin(exchange, bodiless=errand.request.method == "HEAD")
         _send(connection, *_request(errand), at_once=errand.call.stream)
         if errand.upload is not None and not errand.upload.complete:
             errand.feeding = self._tasks.spawn(_feed(connection, errand.upload, exchange), "feed")
@@ -446,7 +446,8 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
         length=whole,
     )
     if whole is None and upload is not None:
-        body = _chunk(body) + (b"0\r\n\r\n" if upload.complete else b"")
+        begun = _chunk(body) if body else b""
+        body = begun + (b"0\r\n\r\n" if upload.complete else b"")
     return head, body
 
 

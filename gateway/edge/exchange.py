@@ -388,7 +388,7 @@ class Exchange:
         if self._opened:
             self._chunked = True
             return b""
-        bodiless = self._status in (204, 304)
+        bodiless = self._status in (204, 304) or self._call.method == "HEAD"
         rewritten = self._strip is not None and self._stream
         if not rewritten:
             self._strip = None

@@ -9,9 +9,9 @@ import orjson
 from aiohttp import web
 
 from gateway import __version__
-from gateway.core.catalog import Place, near, resolve, servable
+from gateway.core.catalog import Place, near, offered, resolve
 from gateway.core.errors import Refusal
-from gateway.core.keys import authenticate, may_use
+from gateway.core.keys import authenticate
 from gateway.core.types import ROUTABLE, Caller, Doc, Fleet
 from gateway.edge.front import SERVER
 from gateway.edge.handler import Tables
@@ -19,6 +19,9 @@ from gateway.edge.refuse import draining, not_allowed
 from gateway.edge.request import Request
 
 MODELS = "/v1/models"
+
+BANNER = "Ollama is running"
+"""What some of Ollama's clients look for at ``/`` before they ask anything else."""
 
 
 class Gateway(Protocol):
@@ -70,7 +73,7 @@ class Ops:
 
     async def _root(self, request: Request) -> web.Response:
         return web.Response(
-            text=f"Portico {__version__}: GET /v1/models lists what is served here.\n"
+            text=f"Portico {__version__}: GET /v1/models lists what is served here.\n{BANNER}\n"
         )
 
     async def _healthz(self, request: Request) -> web.Response:
@@ -123,13 +126,7 @@ class Ops:
         return reply({**doc, "id": name})
 
     def _visible(self, caller: Caller) -> dict[str, Doc]:
-        """The models that can be served now and that the caller may use."""
-        catalog = self._gateway.tables.catalog
-        return {
-            name: doc
-            for name, doc in catalog.listed.items()
-            if may_use(caller, name, *catalog.entries[name].grants) and servable(catalog, name, _up)
-        }
+        return offered(self._gateway.tables.catalog, caller)
 
 
 def _up(place: Place) -> bool:
