@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from gateway.cli import parser
-from gateway.config import ConfigError, Overrides, load
+from gateway.config import ConfigError, Overrides
+from gateway.config.load import load
 from gateway.config.model import Document
 from gateway.control.families import FAMILIES
 from gateway.core.errors import KINDS

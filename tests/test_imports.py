@@ -20,6 +20,8 @@ MAY: dict[str, set[str]] = {
         "gateway.dialects",
         "gateway.state",
         "gateway.translate",
+        "gateway.tasks",
+        "gateway.tasks.Tasks",
     },
     "gateway.config": {"gateway.core", "gateway.policies", "backends"},
     "gateway.demo": set(),

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from gateway.commands.common import add_config_arguments, read_config
-from gateway.config import dump
+from gateway.config.dump import dump
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

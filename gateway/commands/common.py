@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from gateway.config import LOG_FORMATS, LOG_LEVELS, Config, ConfigError, Overrides, load
+from gateway.config import LOG_FORMATS, LOG_LEVELS, Config, ConfigError, Overrides, load_apart
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def read_config(args: argparse.Namespace) -> Config | None:
     """The configuration that the options, the environment and the file give. None when it has
     faults, which are then on stderr, one a line; the exit status is 2."""
     try:
-        return load(args.config, os.environ, overrides(args))
+        return load_apart(args.config, os.environ, overrides(args))
     except ConfigError as error:
         sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
         return None

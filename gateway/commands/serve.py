@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from gateway.commands.common import add_config_arguments, overrides
-from gateway.config import Config, ConfigError, load
+from gateway.config import Config, ConfigError, load_apart
 from gateway.logs import setup
 from gateway.supervisor import serve
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.config) if args.config else None
 
     def read() -> Config:
-        return load(path, os.environ, overrides(args))
+        return load_apart(path, os.environ, overrides(args))
 
     try:
         config = read()

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from gateway.core.cost import costs
+from gateway.core.cost import Brief, costs
 from gateway.core.plan import View
 
 from .least_loaded import least_loaded
-from .weighted import weighted
 
 BARELY = 1e-7
-"""What a rank of ``weighted`` adds: equals share by weight, and no difference is overruled."""
+"""What a request in flight adds among equals: no difference is overruled by it."""
+
+ALIKE = 0.02
+"""Seconds by which costs must differ to be told apart where no engine has any of the prompt: what
+is learned of speeds is no finer, and short prompts are dear nowhere."""
+
+ALIKE_BY_WEIGHT = 0.5
+"""The same where the operator has set unequal weights: those are meant as shares, and are kept
+as such until an engine is clearly worse."""
 
 
 def auto(view: View) -> list[float]:
-    """The cost in seconds over the place's weight. Calls without a prompt go by load."""
+    """The cost in seconds; those that are as good as the best are taken by load and weight. Calls
+    without a prompt go by these altogether."""
     brief = view.brief()
+    loads = least_loaded(view)
     if not brief.tokens:
-        return least_loaded(view)
-    return [
-        found.total / (place.weight * place.sight.room) + rank * BARELY
-        for found, place, rank in zip(costs(brief), view.places, weighted(view), strict=True)
+        return loads
+    places = view.places
+    found = [
+        terms.total / place.sight.room for terms, place in zip(costs(brief), places, strict=True)
     ]
+    best = min(found)
+    limit = best + _alike(brief)
+    return [
+        best + load * BARELY if cost <= limit else cost
+        for cost, load in zip(found, loads, strict=True)
+    ]
+
+
+def _alike(brief: Brief) -> float:
+    weight = brief.places[0].weight
+    if any(place.weight != weight for place in brief.places):
+        return ALIKE_BY_WEIGHT
+    return 0.0 if any(known.cached for known in brief.known) else ALIKE

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.commands import keys
-from gateway.config import Overrides, load
+from gateway.config import Overrides
+from gateway.config.load import load
 from gateway.core.keys import digest
 from gateway.core.types import Caller
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.config import Config, ConfigError, Overrides, load
+from gateway.config import Config, ConfigError, Overrides
+from gateway.config.load import load
 
 NO_ENV: Mapping[str, str] = {}
 

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from backends import BY_NAME
-from gateway.config import Gpus, dump
+from gateway.config import Gpus
+from gateway.config.dump import dump
 from gateway.core.gpu_gate import Mode
 from gateway.core.types import Backend, Timeouts
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import ConfigError, Overrides, load
+from gateway.config import ConfigError, Overrides
 from gateway.config.document import Unreadable, parse
 from gateway.config.faults import Faults
+from gateway.config.load import load
 
 from .helpers import fault, faults, loaded
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from gateway.config import Overrides, dump, load
+from gateway.config import Overrides
 from gateway.config.addresses import without_password
+from gateway.config.dump import dump
+from gateway.config.load import load
 from gateway.core.keys import digest
 
 from .helpers import loaded, written

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.config import Gpus, load
+from gateway.config import Gpus
+from gateway.config.load import load
 from gateway.config.values import Overrides
 from gateway.core.keys import digest
 from gateway.core.types import Backend, PublicModel, Target, Timeouts

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import KeyEntry, Overrides, load
+from gateway.config import KeyEntry, Overrides
+from gateway.config.load import load
 from gateway.core.keys import digest
 from gateway.core.types import Caller
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, ConfigError, Overrides, Server, load
+from gateway.config import Config, ConfigError, Overrides, Server
+from gateway.config.load import load
 from gateway.core.types import Backend
 
 from .helpers import fault, faults, loaded, written

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Overrides, load
+from gateway.config import Overrides
+from gateway.config.load import load
 
 from .helpers import loaded, written
 
