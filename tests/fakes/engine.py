@@ -176,6 +176,7 @@ class FakeEngine:
         """A GET that is no use of a surface comes from a sensor, known address or not."""
         surface = self.surface(request)
         used = surface is not None and surface[1] is Op.RESPONSES_BY_ID
+        used = used or request.path.startswith("/api/blobs/")
         return request.method in {"GET", "HEAD"} and not used
 
     def _ends_if_stale(self, peer: Peer) -> None:
