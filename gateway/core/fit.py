@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gateway.core.catalog import Place
 from gateway.core.errors import Refusal
-from gateway.core.runtime import Support
+from gateway.core.runtime import Runtime, Support
 from gateway.core.types import Call, Op, Wire
 
 ALTERNATIVES: dict[tuple[Wire, Op], str] = {
@@ -56,13 +56,18 @@ def _lacking(place: Place, wire: Wire, op: Op) -> str | None:
     return None
 
 
+def leads(detour: Detour, runtime: Runtime) -> bool:
+    """Whether a runtime has, by its table, what a translation needs."""
+    cell = runtime.cell(detour.to_wire, detour.to_op)
+    return cell.support is not Support.NO and (not detour.chat or cell.chat_path != "")
+
+
 def detours(call: Call, place: Place, table: Detours) -> tuple[Detour, ...]:
     """The translations by which the place can serve the call, in the table's order."""
     return tuple(
         detour
         for detour in table.get((call.wire, call.op), ())
-        if _lacking(place, detour.to_wire, detour.to_op) is None
-        and (not detour.chat or place.runtime.cell(detour.to_wire, detour.to_op).chat_path)
+        if leads(detour, place.runtime) and _lacking(place, detour.to_wire, detour.to_op) is None
     )
 
 
