@@ -27,11 +27,6 @@ from gateway.config import model, overlay, units  # noqa: E402
 PAGE = ROOT / "docs" / "configuration.md"
 
 NOT_YET: Mapping[str, str] = {
-    "auth.keys[].requests_per_minute": "nothing is refused for it",
-    "auth.keys[].tokens_per_minute": (
-        "nothing is refused for it, but the tokens of this key's streams are counted"
-    ),
-    "auth.keys[].max_concurrency": "nothing is refused for it",
     "store.url": "nothing is kept in it",
     "store.url_file": "nothing is kept in it",
 }

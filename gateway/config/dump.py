@@ -166,9 +166,13 @@ def _key(entry: KeyEntry, caller: Caller) -> dict[str, Any]:
             "name": entry.name,
             "key": mask(entry.digest),
             "models": list(caller.models),
+            "surfaces": list(caller.surfaces),
             "requests_per_minute": caller.requests_per_minute,
             "tokens_per_minute": caller.tokens_per_minute,
+            "tokens_per_day": caller.tokens_per_day,
+            "tokens_per_month": caller.tokens_per_month,
             "max_concurrency": caller.max_concurrency,
+            "expires": caller.expires,
             "priority": NAMES[caller.priority] if caller.priority else None,
         }
     )

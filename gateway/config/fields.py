@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SecretStr, WithJsonSchema
@@ -15,6 +16,7 @@ from gateway.core.capacity import LEARN
 from gateway.core.gpu_gate import Mode
 from gateway.core.keys import PREFIX
 from gateway.core.priority import LEVELS
+from gateway.core.types import Op
 from gateway.policies import POLICIES, spelt
 
 from . import units
@@ -28,6 +30,9 @@ POLICY_NAMES = tuple(POLICIES)
 NAME_PATTERN = r"[A-Za-z0-9._-]{1,64}"
 _HASH = re.compile(re.escape(PREFIX) + "[0-9a-fA-F]{64}")
 _DIGITS = re.compile(r" *\+?[0-9]{1,15} *")
+LATEST = 253402300800
+"""Unix seconds of the year 10000; what is over it was meant as milliseconds."""
+
 _DECIMAL = re.compile(r" *\+?([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9}) *")
 
 
@@ -180,6 +185,30 @@ def file_name(value: object) -> str:
     return found
 
 
+def moment(value: object) -> float:
+    """A moment as Unix seconds: a number, or a date or time of ISO 8601, in UTC unless it says
+    otherwise."""
+    help_ = "must be Unix seconds or a date such as 2027-01-31 or 2027-01-31T12:00:00Z"
+    number: object = value
+    if isinstance(value, str):
+        if not _DECIMAL.fullmatch(value):
+            return _iso(value.strip(), help_)
+        number = float(value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(help_)  # noqa: TRY004 - pydantic collects only ValueError
+    if not 0 < number < LATEST:
+        raise ValueError(help_)
+    return float(number)
+
+
+def _iso(text: str, help_: str) -> float:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(help_) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
 def _typed(check: Callable[[Any], Any]) -> BeforeValidator:
     return BeforeValidator(check)
 
@@ -254,6 +283,17 @@ Learn = Annotated[
 ]
 Priority = Annotated[
     str, _typed(one_of(tuple(LEVELS))), WithJsonSchema({"type": "string", "enum": list(LEVELS)})
+]
+SURFACES = tuple(op.value for op in Op)
+Surface = Annotated[
+    str, _typed(one_of(SURFACES)), WithJsonSchema({"type": "string", "enum": list(SURFACES)})
+]
+Moment = Annotated[
+    float,
+    _typed(moment),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "minLength": 1}]}
+    ),
 ]
 Weight = Annotated[float, _typed(share), WithJsonSchema(_SHARE)]
 Seconds = Annotated[

@@ -21,11 +21,6 @@ GOOD_KEY = 16
 """Characters of a plain key below which a warning is due."""
 
 
-LIMITS = ("requests_per_minute", "tokens_per_minute", "max_concurrency")
-
-NOT_YET = "has no effect in this version: it is checked, but nothing is refused for it"
-
-
 @dataclass(frozen=True, slots=True)
 class Held:
     """A key before its name is settled. ``value`` is plain or ``sha256:…``."""
@@ -67,6 +62,10 @@ def _caller(doc: KeyDoc) -> Caller:
         requests_per_minute=doc.requests_per_minute,
         tokens_per_minute=doc.tokens_per_minute,
         max_concurrency=doc.max_concurrency,
+        surfaces=doc.surfaces,
+        tokens_per_day=doc.tokens_per_day,
+        tokens_per_month=doc.tokens_per_month,
+        expires=doc.expires,
         priority=LEVELS[doc.priority],
     )
 
@@ -148,10 +147,5 @@ def warn(callers: Sequence[Held], admins: Sequence[Held]) -> list[str]:
         f" {'an admin key' if held.caller.name == 'admin' else 'a caller without a key'}"
         for held in callers
         if held.caller.name in ("admin", "anonymous")
-    ]
-    found += [
-        f"{where(held.path)}: {', '.join(limits)} {NOT_YET}"
-        for held in callers
-        if (limits := [name for name in LIMITS if getattr(held.caller, name) is not None])
     ]
     return found

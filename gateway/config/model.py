@@ -189,12 +189,21 @@ class KeyDoc(Section):
     """The key, plain or as sha256:… from 'portico keys new'."""
     models: tuple[f.Label, ...] = ("*",)
     """Shell-style patterns of the models it may use."""
+    surfaces: tuple[f.Surface, ...] = ()
+    """The only surfaces it may use, such as chat-completions or embeddings; all when left out."""
     requests_per_minute: f.Count | None = None
-    """Limit of requests."""
+    """Limit of requests in any 60 seconds, over all workers."""
     tokens_per_minute: f.Count | None = None
-    """Limit of tokens, input and output together."""
+    """Limit of tokens in any 60 seconds, input and output together."""
+    tokens_per_day: f.Count | None = None
+    """Limit of tokens in a day (UTC)."""
+    tokens_per_month: f.Count | None = None
+    """Limit of tokens in a calendar month (UTC)."""
     max_concurrency: f.Count | None = None
     """Limit of requests at once."""
+    expires: f.Moment | None = None
+    """When it ends: Unix seconds, or a date (and time) as in 2027-01-31T12:00:00Z; UTC unless it
+    says otherwise."""
     priority: f.Priority = "normal"
     """Who goes first where requests wait: high, normal or low. The header X-Portico-Priority may
     ask for less, never for more."""

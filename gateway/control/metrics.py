@@ -160,6 +160,8 @@ class Metrics:
             self._add_moves(path.model, outcome)
         if outcome.queued is not None:
             self._histogram(fam.QUEUE_WAIT, (path.model,)).add(outcome.queued)
+        if outcome.limit:
+            self.rate_limited(outcome.key, outcome.limit)
         if outcome.cut_by == "client":
             self._count(fam.DISCONNECTS, (outcome.surface,)).value += 1
 

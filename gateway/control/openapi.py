@@ -82,18 +82,17 @@ RESPONSE_HEADERS = {
     "X-Portico-Lost": "Fields of the request that a translation could only express roughly.",
 }
 
-LIMIT_HEADERS = {
-    "Retry-After": "Seconds after which another attempt makes sense.",
-    **{
-        f"x-ratelimit-{part}-{what}": f"Of the key's limit of {what} per minute: {meaning}."
-        for what in ("requests", "tokens")
-        for part, meaning in (
-            ("limit", "the limit"),
-            ("remaining", "what is left of it"),
-            ("reset", "when it is whole again"),
-        )
-    },
+RATE_HEADERS = {
+    f"x-ratelimit-{part}-{what}": f"Of the key's limit of {what}: {meaning}."
+    for what in ("requests", "tokens")
+    for part, meaning in (
+        ("limit", "the limit"),
+        ("remaining", "what is left of it"),
+        ("reset", "in how long it is whole again, such as 6m0s"),
+    )
 }
+
+LIMIT_HEADERS = {"Retry-After": "Seconds after which another attempt makes sense.", **RATE_HEADERS}
 
 
 def document(version: str, routes: Mapping[str, RouteLike]) -> Json:
@@ -166,7 +165,7 @@ def _answer(body: str) -> Json:
         kinds += ["text/event-stream", "application/x-ndjson"]
     return {
         "description": "The backend's answer; a stream where the request asks for one.",
-        "headers": {name: _ref("headers", name) for name in RESPONSE_HEADERS},
+        "headers": {name: _ref("headers", name) for name in (*RESPONSE_HEADERS, *RATE_HEADERS)},
         "content": {kind: {} for kind in kinds},
     }
 

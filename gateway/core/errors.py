@@ -39,7 +39,7 @@ class Refusal(Exception):
     """The gateway's own answer. ``kind`` is a row of KINDS; ``message`` says what happened, whose
     fault it is and what to do next; ``headers`` go out with it; ``label`` is the bounded name of
     the model that was meant, once that is known. ``full``: nothing is wrong but that all places
-    are taken, so that waiting would help."""
+    are taken, so that waiting would help. ``limit`` names the limit of the key that was met."""
 
     kind: str
     message: str
@@ -49,6 +49,7 @@ class Refusal(Exception):
     headers: dict[str, str] = field(default_factory=dict)
     label: str = ""
     full: bool = False
+    limit: str = ""
 
     @property
     def status(self) -> int:

@@ -61,6 +61,9 @@ EMPTY_ORIGIN = b"access-control-allow-origin"
 
 PREFIX = b"x-portico-"
 
+RATES = b"x-ratelimit-"
+"""What a provider says of our limits there is not passed on where the caller is told its own."""
+
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 
 _STATUS_LINES = {
@@ -189,6 +192,8 @@ def answer_head(
     ours (``extra``, whole lines). Event streams get what keeps proxies from buffering them (vLLM
     sends neither, sheet 7)."""
     passed = _passing(headers, ANSWER_DROPS_LENGTH if drop_length or chunked else ANSWER_DROPS)
+    if RATES in extra:
+        passed = [header for header in passed if not header[0].startswith(RATES)]
     lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
     for _, name, value in passed:
         lines += (name, b": ", value, b"\r\n")

@@ -118,7 +118,10 @@ class Moment:
 
     @property
     def load(self) -> Load:
-        return self.seen.load or self.sight.load
+        """What the engine said last, and how many of its requests were ours at that moment."""
+        if self.seen.load is None:
+            return self.sight.load
+        return replace(self.seen.load, ours=self.pulse.in_flight)
 
 
 Belief = tuple[Health, str]

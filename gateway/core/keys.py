@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from gateway.core.errors import Refusal
-from gateway.core.types import Caller
+from gateway.core.types import Caller, Op
 
 PREFIX = "sha256:"
 
@@ -79,6 +79,41 @@ def is_admin(headers: Mapping[str, str], ring: Keyring) -> bool:
         return False
     found = digest(key)
     return any(hmac.compare_digest(known, found) for known in ring.admins)
+
+
+def unexpired(caller: Caller, wall: float) -> None:
+    """Raises Refusal ``unauthorized`` when the caller's key has expired; ``wall`` is Unix
+    seconds."""
+    if caller.expires is not None and wall >= caller.expires:
+        raise Refusal(
+            "unauthorized",
+            f"The API key '{caller.name}' has expired. Ask whoever runs this gateway for a new"
+            " one.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+IMPLIED: Mapping[Op, Op] = {
+    Op.RESPONSES_BY_ID: Op.RESPONSES,
+    Op.COUNT_TOKENS: Op.MESSAGES,
+    Op.DETOKENIZE: Op.TOKENIZE,
+}
+"""Surfaces that whoever may use another one may use as well."""
+
+LISTS = frozenset({Op.TAGS, Op.SHOW, Op.PS, Op.VERSION})
+"""Surfaces that only tell what is there, as ``/v1/models`` does; every key may use them."""
+
+
+def may_call(caller: Caller, op: Op) -> None:
+    """Raises Refusal ``forbidden`` when the surface is not among those the caller may use."""
+    allowed = caller.surfaces
+    if not allowed or op in LISTS or op.value in allowed or IMPLIED.get(op, op).value in allowed:
+        return
+    raise Refusal(
+        "forbidden",
+        f"The key '{caller.name}' may not use {op.value}; it may use {', '.join(allowed)}. Use"
+        " one of these, or ask whoever runs this gateway.",
+    )
 
 
 def may_use(caller: Caller, *names: str) -> bool:

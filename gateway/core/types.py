@@ -120,7 +120,8 @@ class Load:
     """What an engine says about its own load; None where it does not say.
     ``kv_used`` and ``hit_ratio`` are 0..1; ``progress`` is any counter that moves while the engine
     works (tokens generated so far); ``slots`` is how many requests it runs at once, ``cache`` how
-    many tokens its KV cache holds."""
+    many tokens its KV cache holds;
+    ``ours`` is how many requests of ours were there when it said so."""
 
     running: float | None = None
     waiting: float | None = None
@@ -129,6 +130,7 @@ class Load:
     progress: float | None = None
     slots: int | None = None
     cache: int | None = None
+    ours: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,9 @@ class Fleet:
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks: a key's name, never the key. ``models`` are shell-style patterns; ``priority`` is
-    a level of core/priority.py."""
+    a level of core/priority.py; ``surfaces``, when not empty, are the only ones it may use;
+    ``expires`` is in Unix seconds. ``bounded`` is False for a key of which only the models need to
+    be looked at."""
 
     name: str = "anonymous"
     models: tuple[str, ...] = ("*",)
@@ -181,11 +185,28 @@ class Caller:
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
     priority: int = 0
+    surfaces: tuple[str, ...] = ()
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    expires: float | None = None
+    bounded: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Once for all: every request asks.
+        bounded = self.limited or bool(self.surfaces) or self.expires is not None
+        object.__setattr__(self, "bounded", bounded)
+
+    @property
+    def limited(self) -> bool:
+        """True when something is counted for the key."""
+        limits = (self.requests_per_minute, self.max_concurrency)
+        return self.counts_tokens or any(limit is not None for limit in limits)
 
     @property
     def counts_tokens(self) -> bool:
         """True when the key has a limit in tokens, so that usage must be known."""
-        return self.tokens_per_minute is not None
+        limits = (self.tokens_per_minute, self.tokens_per_day, self.tokens_per_month)
+        return any(limit is not None for limit in limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +296,8 @@ class Outcome:
     'gateway'. ``moves`` are the reasons of the attempts that were given up before the last one;
     ``stale`` counts silent retries on dead keep-alive connections. ``itl`` are counts per bucket
     of ITL_BUCKETS (one more for the rest), ``itl_sum`` their sum in seconds. ``queued`` is how
-    long it waited for a place, None if it did not have to."""
+    long it waited for a place, None if it did not have to. ``limit`` names the limit of the key
+    that it was refused for."""
 
     id: str
     key: str
@@ -300,4 +322,5 @@ class Outcome:
     itl_sum: float = 0.0
     bytes_out: int = 0
     queued: float | None = None
+    limit: str = ""
     at: float = 0.0

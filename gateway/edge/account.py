@@ -31,6 +31,7 @@ class Account:
         "id",
         "key",
         "label",
+        "limit",
         "moves",
         "opened",
         "overhead",
@@ -55,7 +56,7 @@ class Account:
         self.surface = route.surface
         self.wire = route.spoken
         self.key = self.user = self.backend = self.upstream_model = ""
-        self.refusal = self.cut_by = ""
+        self.refusal = self.cut_by = self.limit = ""
         self.label = "unknown"
         self.stream = False
         self.status = self.attempts = self.stale = 0
@@ -115,5 +116,6 @@ class Account:
             itl_sum=tally.itl_sum,
             bytes_out=tally.bytes_out,
             queued=self.queued,
+            limit=self.limit,
             at=time.time(),
         )

@@ -35,6 +35,7 @@ from gateway.edge.turned import TurnedExchange
 from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
 from gateway.state.board import Board
 from gateway.state.makers import id_in
+from gateway.state.windows import Lease
 from gateway.tasks import Tasks
 from gateway.translate import BRIDGES
 
@@ -70,6 +71,7 @@ class Waiter(Protocol):
 class Errand:
     """One request under way, with all that belongs to it. ``upload`` is its body when that still
     comes in; ``places`` are those not tried yet; ``task`` is what it waits for, if anything;
+    ``lease`` is its hold on the limits of its key, where that has any;
     ``waiter`` stands for it in the line, once it had to wait. The rest describes the present
     attempt: ``held_since`` is when it took a place where those are limited, else 0; ``turn`` is its
     translation, None where the engine has the surface itself. ``refused`` is why a translation
@@ -87,6 +89,7 @@ class Errand:
         "feeding",
         "given_up",
         "held_since",
+        "lease",
         "origin",
         "over",
         "place",
@@ -124,6 +127,7 @@ class Errand:
         self.places: Iterator[Place] = iter(())
         self.given_up: GivenUp | None = None
         self.add_usage = False
+        self.lease: Lease | None = None
         self.over = False
         self.turn: Turn | None = None
         self.refused: Refusal | None = None
@@ -272,6 +276,8 @@ class Attempts:
         name, turn = place.backend.name, errand.turn
         strip = UsageStrip() if errand.prepared.strip_usage else None
         wire, op, extra = call.wire, call.op, own_lines(call.id, name, account.upstream_model)
+        if errand.lease is not None:
+            extra += errand.lease.lines()
         make: Callable[..., Exchange] = Exchange
         if turn is not None:
             wire, op, extra = turn.bridge.to_wire, turn.bridge.to_op, extra + turn.lines

@@ -17,9 +17,10 @@ from typing import Any
 from aiohttp import web
 
 from gateway.core.catalog import Catalog
+from gateway.core.charge import FREE, estimate
 from gateway.core.errors import Refusal
 from gateway.core.headers import SANE_ID, safe_value
-from gateway.core.keys import Keyring
+from gateway.core.keys import Keyring, may_call, unexpired
 from gateway.core.plan import Plan, Policy, favourite, plan, route
 from gateway.core.plan import Route as Way
 from gateway.core.priority import HEADER, asked
@@ -38,6 +39,7 @@ from gateway.edge.request import Request
 from gateway.edge.upstream import Pool
 from gateway.edge.waiting import Waiting
 from gateway.state.board import Board
+from gateway.state.windows import Lease
 from gateway.tasks import Tasks
 from gateway.translate import BRIDGES
 from gateway.translate.ollama_pages import plain_name
@@ -163,7 +165,7 @@ class Handler:
         if refusal.full and self.tables.queue.max and not errand.over:
             self.guarded(errand, self._wait_again)
             return
-        account.refusal = refusal.kind
+        account.refusal, account.limit = refusal.kind, refusal.limit
         account.label = refusal.label or account.label
         if account.tally.committed:
             self.over(errand, keep_alive=False)
@@ -179,6 +181,8 @@ class Handler:
     def answer(self, errand: Errand, response: web.Response) -> None:
         """End the errand with an answer of our own."""
         opened = errand.account.opened
+        if errand.lease is not None:
+            response.headers.update(errand.lease.headers())
         if opened is not None:
             errand.account.status = STATUS
             opened.tell(response)
@@ -205,7 +209,11 @@ class Handler:
         if errand.waiter is not None:
             errand.waiter.leave()
         self.active -= 1
-        self._report(errand.account.close())
+        outcome = errand.account.close()
+        if errand.lease is not None:
+            served, now = errand.account.answered, time.monotonic()
+            self._board.windows.settle(errand.lease, outcome.usage, served, now, outcome.at)
+        self._report(outcome)
         return True
 
     def _admit(self, errand: Errand, route: Route, tail: str) -> None:
@@ -217,6 +225,8 @@ class Handler:
             raise not_allowed(request.method, route.path, route.methods)
         errand.caller = _client(request).prove(request, tables.keyring)
         errand.account.key = errand.caller.name
+        if errand.caller.bounded:
+            self._bound(errand, errand.caller, route)
         if route.op in LISTS:
             self._list(errand, route.op)
             return
@@ -230,6 +240,22 @@ class Handler:
         else:
             _client(request).invite()
             errand.task = self._tasks.spawn(self._later(errand, route, tail), "request")
+
+    def _bound(self, errand: Errand, caller: Caller, route: Route) -> None:
+        """What a key with bounds may do at all, and still. Raises Refusal: ``unauthorized``,
+        ``forbidden``, ``rate_limit_exceeded``."""
+        wall = time.time()
+        unexpired(caller, wall)
+        may_call(caller, route.op)
+        if caller.limited:
+            errand.lease = self._board.windows.enter(caller, time.monotonic(), wall)
+
+    def _reserve(self, call: Call, lease: Lease) -> None:
+        """Set aside the tokens that the call may cost. Raises Refusal ``rate_limit_exceeded``."""
+        windows = self._board.windows
+        if lease.caller.counts_tokens and call.op not in FREE:
+            expected = estimate(call, windows.usual(lease))
+            windows.reserve(lease, expected, time.monotonic(), time.time())
 
     def _list(self, errand: Errand, op: Op) -> None:
         """One of the lists that are made here."""
@@ -279,6 +305,8 @@ class Handler:
             return
         way = tables.way(call, errand.caller)
         account.label = way.label
+        if errand.lease is not None:
+            self._reserve(call, errand.lease)
         found = self._at_once(call, way)
         account.overhead = time.monotonic() - account.arrived - account.waited
         if found is None:

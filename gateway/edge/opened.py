@@ -27,11 +27,11 @@ def may_open(request: Request, call: Call) -> bool:
 
 
 class Opened:
-    """One such stream. Made with its first comment."""
+    """One such stream. Made with its first comment; ``lines`` go into its head."""
 
     __slots__ = ("_call", "_client")
 
-    def __init__(self, request: Request, call: Call) -> None:
+    def __init__(self, request: Request, call: Call, lines: bytes = b"") -> None:
         assert isinstance(request.client, FrontProtocol)
         self._client = request.client
         self._call = call
@@ -39,7 +39,7 @@ class Opened:
             answer_head(
                 STATUS,
                 [(b"Content-Type", b"text/event-stream; charset=utf-8")],
-                f"X-Request-Id: {call.id}\r\nServer: {SERVER}\r\n".encode(),
+                f"X-Request-Id: {call.id}\r\nServer: {SERVER}\r\n".encode() + lines,
                 chunked=True,
                 drop_length=False,
                 stream=True,

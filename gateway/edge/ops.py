@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from aiohttp import web
 from gateway import __version__
 from gateway.core.catalog import Place, near, offered, resolve
 from gateway.core.errors import Refusal
-from gateway.core.keys import authenticate
+from gateway.core.keys import authenticate, unexpired
 from gateway.core.types import ROUTABLE, Caller, Doc, Fleet
 from gateway.edge.front import SERVER
 from gateway.edge.handler import Tables
@@ -107,16 +108,21 @@ class Ops:
 
     async def _models(self, request: Request) -> web.Response:
         self._refuse_if_draining()
-        caller = authenticate(request.fields, self._gateway.tables.keyring)
+        caller = self._caller(request)
         return reply({"object": "list", "data": list(self._visible(caller).values())})
 
     def _refuse_if_draining(self) -> None:
         if self._gateway.draining:
             raise draining()
 
+    def _caller(self, request: Request) -> Caller:
+        caller = authenticate(request.fields, self._gateway.tables.keyring)
+        unexpired(caller, time.time())
+        return caller
+
     async def _model(self, request: Request) -> web.Response:
         self._refuse_if_draining()
-        caller = authenticate(request.fields, self._gateway.tables.keyring)
+        caller = self._caller(request)
         name = request.path[len(MODELS) + 1 :]
         catalog = self._gateway.tables.catalog
         entry = resolve(catalog, name, "", caller)

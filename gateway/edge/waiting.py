@@ -84,7 +84,9 @@ class Waiter:
     def _beat(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
         account = self.errand.account
         if account.opened is None:
-            account.opened = Opened(self.errand.request, self.errand.call)
+            lease = self.errand.lease
+            lines = b"" if lease is None else lease.lines()
+            account.opened = Opened(self.errand.request, self.errand.call, lines)
         else:
             account.opened.beat()
         self._beats = loop.call_later(every, self._beat, loop, every)

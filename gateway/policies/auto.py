@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.core.cost import Brief, costs
 from gateway.core.plan import View
+from gateway.core.prompt import BLOCK
 
 from .least_loaded import least_loaded
 
@@ -21,9 +22,12 @@ as such until an engine is clearly worse."""
 
 def auto(view: View) -> list[float]:
     """The cost in seconds; those that are as good as the best are taken by load and weight. Calls
-    without a prompt go by these altogether."""
-    brief = view.brief()
+    without a prompt go by these altogether, and so do those with less than a block of it: nobody
+    can have that cached, and the decision would cost more than it can win."""
     loads = least_loaded(view)
+    if 0 < len(view.call.body) < BLOCK:
+        return loads
+    brief = view.brief()
     if not brief.tokens:
         return loads
     places = view.places

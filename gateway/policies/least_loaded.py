@@ -10,8 +10,8 @@ from .weighted import weighted
 def least_loaded(view: View) -> list[float]:
     """Requests in flight over weight. A tie is broken by ``weighted``, whose ranks are scaled
     below the smallest difference that matters."""
-    ties = weighted(view)
+    ties, busy = weighted(view), view.busy.get
     return [
-        view.in_flight(place) / place.weight + tie * 1e-6
+        busy(place.backend.name, 0) / place.weight + tie * 1e-6
         for place, tie in zip(view.places, ties, strict=True)
     ]

@@ -326,7 +326,8 @@ def _load(row: Runtime, evidence: Evidence) -> Load | None:
     load: Load | None = _safely(row.load, evidence, None)
     if load is None:
         return None
-    sane = {item.name: _number(getattr(load, item.name)) for item in fields(load)}
+    said = [item.name for item in fields(load) if item.name != "ours"]
+    sane = {name: _number(getattr(load, name)) for name in said}
     slots = int(sane.pop("slots") or 0) or row.slots
     cache = int(sane.pop("cache") or 0) or None
     return Load(**sane, slots=slots, cache=cache)

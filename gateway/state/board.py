@@ -14,6 +14,8 @@ from gateway.core.types import Pulse
 from gateway.state.lines import Queues, Sheet
 from gateway.state.lore import Lore, LorePage
 from gateway.state.makers import Book, Makers
+from gateway.state.meter import Meter
+from gateway.state.windows import Windows
 
 MOST_BACKENDS = 1024
 """Columns of the page. Backends over that (ever seen in one life) share the last one."""
@@ -31,8 +33,8 @@ class Lane:
 class Page:
     """Memory that forked processes share: a row for each of ``rows`` writers, a column for each
     backend. ``lock`` guards what must not be exceeded by two writers at once. ``book`` says who
-    made a stored response, ``sheet`` who waits; ``lore`` holds what the costlier policies choose
-    by."""
+    made a stored response, ``sheet`` who waits, ``meter`` what keys have used; ``lore`` holds what
+    the costlier policies choose by."""
 
     __slots__ = (
         "_bytes",
@@ -42,6 +44,7 @@ class Page:
         "lock",
         "lore",
         "marks",
+        "meter",
         "oldest",
         "rows",
         "sheet",
@@ -59,6 +62,7 @@ class Page:
         self.lock: AbstractContextManager[object] = lock or nullcontext()
         self.book = Book(self.lock)
         self.sheet = Sheet(rows, self.lock)
+        self.meter = Meter(rows, self.lock)
         self.lore = LorePage(rows, self.lock)
 
     def column(self, backend: str) -> int:
@@ -80,6 +84,7 @@ class Page:
     def clear(self, row: int) -> None:
         """Forget what a writer that died had in flight, and who waited there."""
         self.sheet.clear(row)
+        self.meter.clear(row)
         for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
             self.counts[cell] = 0
             self.oldest[cell] = 0.0
@@ -105,7 +110,10 @@ class Busy(Mapping[str, int]):
     def get(self, name: str, default: Any = 0) -> Any:
         """As a mapping's, without the detour over an exception."""
         column = self._columns.get(name)
-        return default if column is None else self._page.total(column)
+        if column is None:
+            return default
+        page = self._page
+        return page.counts[column] if page.rows == 1 else page.total(column)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
@@ -116,8 +124,8 @@ class Busy(Mapping[str, int]):
 
 class Board:
     """One process's hand on the page. ``columns`` says which backend has which column, as far as
-    this process has seen them; ``makers`` who made which response; ``queues`` who waits; ``lore``
-    is told what becomes of requests."""
+    this process has seen them; ``makers`` who made which response; ``queues`` who waits;
+    ``windows`` what keys have used; ``lore`` is told what becomes of requests."""
 
     __slots__ = (
         "_lanes",
@@ -130,6 +138,7 @@ class Board:
         "lore",
         "makers",
         "queues",
+        "windows",
     )
 
     def __init__(self, page: Page | None = None, row: int = 0) -> None:
@@ -141,6 +150,7 @@ class Board:
         self.busy = Busy(self._page, self.columns)
         self.makers = Makers(self._page.book, self.columns)
         self.queues = Queues(self._page.sheet, row)
+        self.windows = Windows(self._page.meter, row)
         self.lore = Lore(self._page.lore, row, self.name, self.busy)
         self.by_model: dict[tuple[str, str], int] = {}
 

@@ -25,8 +25,13 @@ OTHERS_CONTEXT = 1000.0
 
 MARGIN = 1.5
 NOTICED = 4.0
-"""What an engine says of itself is seconds old. Only when it reports that much more than all that
-we have there (factor and requests) is it taken to serve others too."""
+"""Only when an engine reports that much more than all that we had there at that moment (factor and
+requests) is it taken to serve others too."""
+
+HOST = 4.0
+"""So many times its GPU's cache an engine is taken to remember, until it is found out: many keep
+what is evicted in the host's memory (vLLM's offload, SGLang's HiCache, llama-server's cache-ram).
+To believe too little costs hits and never shows; too much is corrected by cached_tokens."""
 
 CROWDED = 0.8
 """Share of an engine's KV cache in use, from which on requests wait for room rather than for their
@@ -163,7 +168,7 @@ class Lore:
             context += more * OTHERS_CONTEXT
         if load.running is not None or load.kv_used is not None:
             standing = Standing(queue, waiting, decoding, context, held)
-            queue, waiting, decoding, context, held = _corrected(standing, place, mine, room, speed)
+            queue, waiting, decoding, context, held = _corrected(standing, place, room, speed)
         fresh = 0.0
         if held + asked.tokens + decoding * asked.out * 0.5 > room:
             fresh = self._fresh(column, asked)
@@ -208,9 +213,10 @@ class Lore:
         columns = list(self._columns.values())
         self._speeds = dict(zip(columns, self._learned.speeds(columns), strict=True))
         for column in columns:
-            tokens = self._said.get(column, CACHE) * self._learned.cache_factor(column)
+            tokens = self._said.get(column, CACHE)
+            kept = tokens * HOST * self._learned.cache_factor(column)
             self._tokens[column] = tokens
-            self._room[column] = max(1, int(tokens * 4 / BLOCK))
+            self._room[column] = max(1, int(kept * 4 / BLOCK))
 
     # --- meanwhile: what is done
 
@@ -311,14 +317,15 @@ def _bounded(out: float, call: Call) -> float:
     return out
 
 
-def _corrected(own: Standing, place: Place, mine: int, room: float, speed: Speed) -> Standing:
+def _corrected(own: Standing, place: Place, room: float, speed: Speed) -> Standing:
     """With what the engine says of itself: requests that are not ours, and its KV cache."""
     load = place.sight.load
     queue, waiting, decoding, context, held = own
     running, queued = load.running or 0.0, load.waiting or 0.0
     reported = running + queued
-    others = reported - mine
-    if others > NOTICED and reported > mine * MARGIN:
+    ours = load.ours or 0.0
+    others = reported - ours
+    if others > NOTICED and reported > ours * MARGIN:
         ahead = others * queued / reported
         decoding += others - ahead
         context += (others - ahead) * OTHERS_CONTEXT

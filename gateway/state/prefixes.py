@@ -12,9 +12,10 @@ ENGINES = 1024
 WAYS = 8
 """Engines kept for one block; the stalest makes room."""
 
-SLOTS = 1 << 17
-"""Blocks in the table: 64 Mi characters of prompts, the caches of about forty engines of 400,000
-tokens that share nothing. At 72 bytes each the table takes 9 MiB, whatever comes."""
+SLOTS = 1 << 18
+"""Blocks in the table: 128 Mi characters of prompts, what twenty engines remember that share
+nothing and remember 1.6 million tokens each. At 72 bytes each the table takes 18 MiB at most, and
+as much of that as has been written."""
 
 BUCKET = 4
 """Slots in which a block may stand. When all are taken, the one unused for longest makes room."""

@@ -39,6 +39,55 @@ auth:
     assert caller == Caller("a", ("qwen*", "chat"), 1, 2, 3)
 
 
+def test_a_key_may_have_surfaces_budgets_and_an_end(tmp_path: Path) -> None:
+    text = f"""
+auth:
+  keys:
+    - {{name: a, key: {A}, surfaces: [Chat-Completions, messages], tokens_per_day: 5,
+       tokens_per_month: 6, expires: 2027-01-31}}
+"""
+    (caller,) = loaded(tmp_path, text).keyring.callers.values()
+    assert caller.surfaces == ("chat-completions", "messages")
+    assert (caller.tokens_per_day, caller.tokens_per_month) == (5, 6)
+    assert caller.expires == 1801353600
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("1801353600", 1801353600),
+        ("1801353600.5", 1801353600.5),
+        ("'1801353600'", 1801353600),
+        ("2027-01-31T00:00:00Z", 1801353600),
+        ("'2027-01-31 01:00:00+01:00'", 1801353600),
+    ],
+)
+def test_a_key_ends_at_a_moment_however_it_is_written(
+    tmp_path: Path, written: str, seconds: float
+) -> None:
+    text = f"auth: {{keys: [{{name: a, key: {A}, expires: {written}}}]}}"
+    (caller,) = loaded(tmp_path, text).keyring.callers.values()
+    assert caller.expires == seconds
+
+
+@pytest.mark.parametrize(
+    "value", ["tomorrow", "0", "-1", "true", "2027-02-30", "1801353600000", "[]"]
+)
+def test_an_end_that_is_no_moment_is_a_fault(tmp_path: Path, value: str) -> None:
+    text = f"auth: {{keys: [{{name: a, key: {A}, expires: {value}}}]}}"
+    assert fault(tmp_path, text) == (
+        "auth.keys[0].expires: must be Unix seconds or a date such as 2027-01-31 or"
+        " 2027-01-31T12:00:00Z"
+    )
+
+
+def test_a_surface_has_to_be_one(tmp_path: Path) -> None:
+    text = f"auth: {{keys: [{{name: a, key: {A}, surfaces: [chat]}}]}}"
+    assert fault(tmp_path, text).startswith(
+        "auth.keys[0].surfaces[0]: must be one of chat-completions, completions"
+    )
+
+
 @pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_minute", "max_concurrency"])
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "true", "lots"])
 def test_limits_are_whole_numbers_of_at_least_one(tmp_path: Path, limit: str, value: str) -> None:
@@ -143,12 +192,10 @@ def test_the_same_key_in_both_keeps_the_limits_of_the_file(tmp_path: Path) -> No
     text = f"auth: {{keys: [{{name: a, key: {A}, max_concurrency: 2}}]}}"
     config = loaded(tmp_path, text, {"API_KEYS": f"{A},{B},{B}"})
     assert [caller.name for caller in config.keyring.callers.values()] == ["a", "key-2"]
-    assert config.warnings[:2] == (
+    assert config.warnings == (
         "API_KEYS[0]: is the key of auth.keys[0] as well; that entry holds",
         "API_KEYS[2]: is the key of API_KEYS[1] as well; that entry holds",
     )
-    assert config.warnings[2].startswith("auth.keys[0]: max_concurrency has no effect")
-    assert len(config.warnings) == 3
 
 
 def test_a_faulty_key_of_the_environment_is_named_by_its_place(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from tests.contract.test_workers import CHAT, Crew, held, of_two, on_each, on_worker, struck
 from tests.fakes import steps, talk
 from tests.fakes.engine import FakeEngine
+from tests.fakes.peer import Exchange
 from tests.harness import JSON, Gateway
 from tests.rawclient import RawClient
 
@@ -33,6 +34,17 @@ def turns(who: str, count: int) -> bytes:
         for turn in range(count)
     ]
     return talk.dumps({"model": "m", "stream": True, "messages": said})
+
+
+def busy_for(seconds: float) -> steps.Step:
+    """An engine that takes its time before its first token, so that what two fakes differ by on a
+    loaded machine is little beside it."""
+
+    async def step(exchange: Exchange) -> None:
+        await asyncio.sleep(seconds)
+        await steps.stream(EVENTS)(exchange)
+
+    return step
 
 
 async def backend_of(client: RawClient, body: bytes) -> str:
@@ -70,7 +82,7 @@ async def test_a_conversation_stays_where_its_beginning_is_and_another_goes_else
 
 async def test_workers_share_what_they_know_of_engines() -> None:
     async with FakeEngine() as one, FakeEngine() as other, of_two(config_of(one, other)) as gw:
-        one.always = other.always = steps.stream(EVENTS)
+        one.always = other.always = busy_for(0.03)
         async with on_each(gw, Crew.of(gw)) as (left, right):
             for who in ("ann", "bob", "cleo", "dan"):
                 home = await backend_of(left, turns(who, 1))
@@ -81,7 +93,7 @@ async def test_workers_share_what_they_know_of_engines() -> None:
 
 async def test_a_worker_that_takes_the_place_of_another_knows_what_that_one_knew() -> None:
     async with FakeEngine() as one, FakeEngine() as other, of_two(config_of(one, other)) as gw:
-        one.always = other.always = steps.stream(EVENTS)
+        one.always = other.always = busy_for(0.03)
         crew = Crew.of(gw)
         homes = {}
         async with on_worker(gw, crew, crew.workers[0]) as client:

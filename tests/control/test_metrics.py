@@ -230,6 +230,12 @@ def test_a_request_that_nobody_answered_is_no_failover(change: dict[str, Any]) -
     assert samples(families, "portico_retries_total") == {("chat", "refused"): 1}
 
 
+def test_a_request_over_a_limit_of_its_key_is_counted_by_both() -> None:
+    outcome = replace(GOOD, key="team-a", status=429, limit="tokens")
+    families = page(after(outcome))
+    assert samples(families, "portico_rate_limited_total") == {("team-a", "tokens"): 1}
+
+
 def test_a_failure_that_nobody_else_was_asked_after_is_no_retry() -> None:
     outcome = replace(GOOD, status=502, refusal="backend_unreachable", moves=("refused",))
     assert samples(after(outcome), "portico_retries_total") == {}

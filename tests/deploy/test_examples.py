@@ -112,8 +112,8 @@ def test_the_full_example_uses_every_section_and_every_setting_of_the_contract()
     assert set(full["backends"][0]["timeouts"]) == {"connect", "first_byte", "idle"}
     assert set(full["models"][0]) == {"name", "targets", "fallbacks"}
     assert set(full["models"][0]["targets"][0]) == {"backend", "model", "weight"}
-    assert set(full["auth"]["keys"][0]) == {
+    assert {name for key in full["auth"]["keys"] for name in key} == {
         *("name", "key", "models", "requests_per_minute", "tokens_per_minute", "max_concurrency"),
-        "priority",
+        *("priority", "surfaces", "tokens_per_day", "tokens_per_month", "expires"),
     }
     assert set(full["auth"]) == {"keys", "admin_keys"}

@@ -114,7 +114,7 @@ async def test_an_agent_is_read_and_its_death_makes_it_stale_and_its_return_fres
             async with agent(stub, port):
                 await until(lambda: not sense.panorama.stale)
     told = [record.message for record in caplog.records if "gpu-agent at" in record.message]
-    assert "nobody listens" in told[-2] or "cannot be read" in told[-2]
+    assert any("nobody listens" in one or "cannot be read" in one for one in told)
     assert told[-1] == f"the gpu-agent at {url} answers again"
 
 

@@ -153,7 +153,9 @@ def test_what_an_engine_says_of_our_own_requests_changes_nothing() -> None:
     board = Board()
     for _ in range(20):
         board.enter("m", "c", 1.0)
-    found = known(board.lore, chat(LONG), place("c", running=18, waiting=6, kv_used=0.9), 1.0)
+    found = known(
+        board.lore, chat(LONG), place("c", running=18, waiting=6, kv_used=0.9, ours=20), 1.0
+    )
     assert (found.decoding, found.waiting, found.queue, found.held) == (20, 0, 0, 0)
 
 
