@@ -9,6 +9,7 @@ import orjson
 from gateway.core import splice
 from gateway.core.catalog import Place
 from gateway.core.errors import Refusal
+from gateway.core.fit import Detour
 from gateway.core.types import Call, Caller, Doc, Op, Wire
 
 STREAMS_USAGE = frozenset({Op.CHAT, Op.COMPLETIONS})
@@ -59,6 +60,25 @@ def prepare(call: Call, place: Place, add_usage: bool) -> Prepared:
     if add_usage:
         doc["stream_options"] = _usage_options(call.doc)
     return Prepared(path, orjson.dumps(doc), add_usage)
+
+
+def prepare_detour(call: Call, place: Place, detour: Detour, doc: Doc, add_usage: bool) -> Prepared:
+    """What to send to ``place`` for a call that ``detour`` has turned into ``doc``. Usage is asked
+    for where the gateway alone wants it and that surface would not tell it otherwise."""
+    cell = place.runtime.cell(detour.to_wire, detour.to_op)
+    said = dict(doc)
+    if not detour.chat:
+        said = dict(place.runtime.rewrite(detour.to_op, doc, place.model) or doc)
+    said["model"] = place.asked or call.model
+    options = said.get("stream_options")
+    told = isinstance(options, dict) and bool(options.get("include_usage"))
+    silent = "stream_options" in doc and options is None  # an engine without that option
+    surface = detour.to_wire is Wire.OPENAI and detour.to_op in STREAMS_USAGE
+    add_usage = add_usage and surface and not told and not silent
+    if add_usage:
+        said["stream_options"] = _usage_options(said)
+    path = cell.chat_path if detour.chat else cell.path
+    return Prepared(path, orjson.dumps(said), add_usage)
 
 
 def _filled(path: str, call: Call) -> str:
