@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway.core.errors import Refusal
-from gateway.core.spending import Slot, Spent, Sums, merge
 from gateway.core.limits import month_of
+from gateway.core.spending import Slot, Spent, Sums, merge
 from gateway.core.types import Doc
 from gateway.state.meter import Budget, Meter, greater
 from gateway.state.store import BUDGET, DOOR, KEY, PROVIDER, Store, StoreError, store_at

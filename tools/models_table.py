@@ -18,9 +18,12 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from backends import RUNTIMES  # noqa: E402 - the checkout need not be installed
-from gateway.core.runtime import Cell, Runtime, Support  # noqa: E402
+from gateway.core.fit import leads  # noqa: E402
+from gateway.core.runtime import Runtime, Support  # noqa: E402
 from gateway.core.types import Op, Wire  # noqa: E402
 from gateway.dialects import ROUTES  # noqa: E402
+from gateway.edge.made_here import LISTS  # noqa: E402
+from gateway.translate import BRIDGES  # noqa: E402
 
 PAGE = ROOT / "MODELS.md"
 
@@ -28,8 +31,81 @@ WORDS = {Support.YES: "native", Support.MODEL: "model", Support.FLAG: "flag", Su
 
 LEGEND = (
     "**native**: relayed byte for byte. **model**: if a model of that kind is loaded."
-    " **flag**: if the engine was started for it. **no**: the engine has not got it."
+    " **flag**: if the engine was started for it. **translated**: said to the engine on another"
+    " surface. **gateway**: answered by the gateway itself. **no**: nobody can serve it."
 )
+
+
+@dataclass(frozen=True)
+class Client:
+    """One call of an official client. ``kinds`` are what the tests try it with."""
+
+    package: str
+    call: str
+    wire: Wire
+    op: Op
+    kinds: tuple[str, ...]
+
+
+TALK = ("whole", "stream", "tools", "error")
+
+CLIENTS = (
+    Client("openai", "chat.completions", Wire.OPENAI, Op.CHAT, TALK),
+    Client("openai", "responses", Wire.OPENAI, Op.RESPONSES, TALK),
+    Client("openai", "completions", Wire.OPENAI, Op.COMPLETIONS, ("whole", "stream", "error")),
+    Client("openai", "embeddings", Wire.OPENAI, Op.EMBEDDINGS, ("embeddings", "error")),
+    Client("anthropic", "messages", Wire.ANTHROPIC, Op.MESSAGES, TALK),
+    Client("anthropic", "count_tokens", Wire.ANTHROPIC, Op.COUNT_TOKENS, ("count",)),
+    Client("ollama", "chat", Wire.OLLAMA, Op.CHAT, TALK),
+    Client("ollama", "generate", Wire.OLLAMA, Op.GENERATE, ("whole", "stream", "error")),
+    Client("ollama", "embed", Wire.OLLAMA, Op.EMBED, ("embeddings", "error")),
+    Client("ollama", "embeddings", Wire.OLLAMA, Op.EMBEDDINGS, ("embeddings", "error")),
+)
+"""tests/contract/test_matrix.py proves each cell of the table that is made of these."""
+
+
+def target(row: Runtime, wire: Wire, op: Op) -> tuple[Wire, Op, str] | None:
+    """The surface of a runtime on which a client's is served, and its path; None for none."""
+    cell = row.cell(wire, op)
+    if cell.support is not Support.NO:
+        return wire, op, cell.path
+    for bridge in BRIDGES.get((wire, op), ()):
+        if leads(bridge, row):
+            found = row.cell(bridge.to_wire, bridge.to_op)
+            return bridge.to_wire, bridge.to_op, found.chat_path if bridge.chat else found.path
+    return None
+
+
+def client_table(rows: Sequence[Runtime]) -> list[str]:
+    """Calls of the official clients down, runtimes across."""
+    body = [
+        [
+            f"`{client.package}` `{client.call}`",
+            ", ".join(client.kinds),
+            *(_served(row, client) for row in rows),
+        ]
+        for client in CLIENTS
+    ]
+    return table(["client", "tried with", *(row.title for row in rows)], body)
+
+
+def _served(row: Runtime, client: Client) -> str:
+    found = target(row, client.wire, client.op)
+    if found is None:
+        return "no"
+    wire, op, path = found
+    return "native" if (wire, op) == (client.wire, client.op) else f"by `{path}`"
+
+
+def word(row: Runtime, key: tuple[Wire, Op]) -> str:
+    """What the table of surfaces says of a cell."""
+    support = row.cell(*key).support
+    if key[1] in LISTS or (key[1] is Op.SHOW and support is Support.NO):
+        return "gateway"
+    if support is not Support.NO:
+        return WORDS[support]
+    return "no" if target(row, *key) is None else "translated"
+
 
 FEATURES = ("tools", "json_schema", "reasoning", "vision", "embeddings", "rerank")
 """The features people ask for first; the others follow in the order of the rows."""
@@ -77,16 +153,15 @@ def surface_table(rows: Sequence[Runtime]) -> list[str]:
     """Surfaces down, runtimes across; notes of what is there become footnotes."""
     notes = Footnotes()
     body = [
-        [f"`{path}`", *(_cell(row.cell(*key), notes) for row in rows)]
-        for key, path in surfaces().items()
+        [f"`{path}`", *(_cell(row, key, notes) for row in rows)] for key, path in surfaces().items()
     ]
     head = ["surface", *(row.title for row in rows)]
     return [LEGEND, "", *table(head, body), "", *notes.lines()]
 
 
-def _cell(cell: Cell, notes: Footnotes) -> str:
-    word = WORDS[cell.support]
-    return word if cell.support is Support.NO or not cell.note else word + notes.mark(cell.note)
+def _cell(row: Runtime, key: tuple[Wire, Op], notes: Footnotes) -> str:
+    cell, said = row.cell(*key), word(row, key)
+    return said if cell.support is Support.NO or not cell.note else said + notes.mark(cell.note)
 
 
 def flavours(rows: Sequence[Runtime]) -> list[str]:
@@ -102,9 +177,9 @@ def flavours(rows: Sequence[Runtime]) -> list[str]:
 
 def _differences(row: Runtime, variant: Runtime) -> list[str]:
     return [
-        f"`{path}` {WORDS[there]}"
+        f"`{path}` {there}"
         for key, path in surfaces().items()
-        if (there := variant.cell(*key).support) is not row.cell(*key).support
+        if (there := word(variant, key)) != word(row, key)
     ]
 
 
@@ -195,6 +270,10 @@ def parts() -> dict[str, list[str]]:
             *surface_table(RUNTIMES),
             "",
             *flavours(RUNTIMES),
+            "",
+            "### Clients",
+            "",
+            *client_table(RUNTIMES),
             "",
             "### Flags",
             "",

@@ -53,12 +53,14 @@ ABOUT: dict[Op, str] = {
     Op.SHOW: "Describe one model.",
     Op.PS: "List the models that are loaded.",
     Op.VERSION: "Tell the version that Ollama clients look for.",
+    Op.MANAGE: "Install, copy or remove a model of an Ollama backend, with an admin key.",
 }
 
 DESCRIPTION = (
     "The front door for self-hosted inference engines. Bodies are those of the OpenAI, Anthropic"
     " and Ollama interfaces and reach the engine as they came; fields not named here are passed"
-    " on. A surface that no backend of the model has is answered 501."
+    " on. A surface that no backend of the model has is translated into one that it has; where that"
+    " cannot be, the answer is 501."
 )
 
 MODEL = (
@@ -78,6 +80,7 @@ RESPONSE_HEADERS = {
     "X-Request-Id": "The caller's id of the request, or a new one.",
     "X-Portico-Backend": "The backend that answered.",
     "X-Portico-Model": "The model id the backend was asked for.",
+    "X-Portico-Lost": "Fields of the request that a translation could only express roughly.",
 }
 
 RATE_HEADERS = {

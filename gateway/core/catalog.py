@@ -10,7 +10,7 @@ from gateway.core.errors import Refusal
 from gateway.core.headers import Envelope, envelope
 from gateway.core.keys import may_use
 from gateway.core.runtime import Runtime
-from gateway.core.types import Backend, Caller, Doc, Fleet, Model, PublicModel, Sight
+from gateway.core.types import ROUTABLE, Backend, Caller, Doc, Fleet, Model, PublicModel, Sight
 
 AUTO = "auto"
 
@@ -184,6 +184,38 @@ def servable(catalog: Catalog, name: str, up: Callable[[Place], bool]) -> bool:
     """Whether a listed name can be served now."""
     entry = catalog.entries.get(name)
     return entry is not None and any(place.model and up(place) for place in entry.places)
+
+
+def offered(catalog: Catalog, caller: Caller) -> dict[str, Doc]:
+    """The listed models that can be served now and that the caller may use."""
+    return {
+        name: doc
+        for name, doc in catalog.listed.items()
+        if may_use(caller, name, *catalog.entries[name].grants) and servable(catalog, name, _is_up)
+    }
+
+
+def _is_up(place: Place) -> bool:
+    return place.sight.health in ROUTABLE
+
+
+def narrowed(catalog: Catalog, backend: str) -> Catalog:
+    """The same with only the places of one backend. Raises Refusal ``not_found`` when there is
+    none of that name."""
+    if backend not in catalog.by_backend:
+        raise Refusal("not_found", _no_backend(backend, catalog), param="X-Portico-Backend")
+    entries = {
+        name: replace(
+            entry, places=tuple(p for p in entry.places if p.backend.name == backend), fallbacks=()
+        )
+        for name, entry in catalog.entries.items()
+    }
+    return replace(catalog, entries=entries)
+
+
+def knows(catalog: Catalog, name: str) -> bool:
+    """Whether the name means something as it is written."""
+    return name in catalog.entries or name == AUTO or _prefixed(catalog, name) is not None
 
 
 def resolve(catalog: Catalog, name: str, pinned: str, caller: Caller) -> Entry:

@@ -1,12 +1,14 @@
-"""Whether a place has the surface a call asks for, and the 501 that says what would work."""
+"""Whether a place can serve the surface a call asks for, by itself or by a detour, and the 501 that
+says what would work."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from gateway.core.catalog import Place
 from gateway.core.errors import Refusal
-from gateway.core.runtime import Support
+from gateway.core.runtime import Runtime, Support
 from gateway.core.types import Call, Op, Wire
 
 ALTERNATIVES: dict[tuple[Wire, Op], str] = {
@@ -32,17 +34,59 @@ def declared(place: Place, wire: Wire, op: Op) -> bool:
     return not listed or (wire, op) in listed
 
 
+class Detour(Protocol):
+    """A translation, as far as decisions need it: the surface of the engine that it leads to.
+    ``chat`` where that one has to take a chat's messages (``Cell.chat_path``)."""
+
+    @property
+    def to_wire(self) -> Wire: ...
+    @property
+    def to_op(self) -> Op: ...
+    @property
+    def chat(self) -> bool: ...
+
+
+Detours = Mapping[tuple[Wire, Op], Sequence[Detour]]
+"""What a client asks for -> the translations that there are of it, best first."""
+
+NO_DETOURS: Detours = {}
+
+
 def unfit(call: Call, place: Place) -> str | None:
-    """Why the place cannot serve the call's surface, None when it can. What the engine itself
+    """Why the place has not got the call's surface itself, None when it has. What the engine itself
     once refused as unsupported counts like what the table says."""
-    cell = place.runtime.cell(call.wire, call.op)
-    if not declared(place, call.wire, call.op):
+    return _lacking(place, call.wire, call.op)
+
+
+def _lacking(place: Place, wire: Wire, op: Op) -> str | None:
+    cell = place.runtime.cell(wire, op)
+    if not declared(place, wire, op):
         return UNDECLARED
     if cell.support is Support.NO:
         return cell.note or "has no such surface"
-    if place.model is not None and (place.model.id, call.op) in place.sight.lacks:
+    if place.model is not None and (place.model.id, op) in place.sight.lacks:
         return cell.note or "has refused it for this model"
     return None
+
+
+def leads(detour: Detour, runtime: Runtime) -> bool:
+    """Whether a runtime has, by its table, what a translation needs."""
+    cell = runtime.cell(detour.to_wire, detour.to_op)
+    return cell.support is not Support.NO and (not detour.chat or cell.chat_path != "")
+
+
+def detours(call: Call, place: Place, table: Detours) -> tuple[Detour, ...]:
+    """The translations by which the place can serve the call, in the table's order."""
+    return tuple(
+        detour
+        for detour in table.get((call.wire, call.op), ())
+        if leads(detour, place.runtime) and _lacking(place, detour.to_wire, detour.to_op) is None
+    )
+
+
+def fits(call: Call, place: Place, table: Detours) -> bool:
+    """Whether the place can serve the call in either way."""
+    return unfit(call, place) is None or bool(detours(call, place, table))
 
 
 def surface(call: Call) -> str:

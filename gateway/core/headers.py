@@ -142,6 +142,33 @@ def request_head(
     return b"".join(lines)
 
 
+_WORDED = frozenset({b"accept", b"content-type"})
+_DIALECTS = (b"anthropic-", b"openai-")
+
+
+def translated(headers: Pairs) -> list[tuple[bytes, bytes]]:
+    """The caller's headers for a request that was translated: without those that belong to the
+    dialect it came in. Several engines take no body that is not called JSON, and Ollama's clients
+    need not say what theirs is."""
+    kept = [
+        (name, value)
+        for name, value in headers
+        if (low := name.lower()) not in _WORDED and not low.startswith(_DIALECTS)
+    ]
+    return [*kept, (b"Content-Type", b"application/json")]
+
+
+_OF_THE_BODY = frozenset(
+    {b"content-type", b"content-length", b"content-encoding", b"etag", b"content-md5", b"digest"}
+)
+
+
+def retyped(headers: Pairs, content_type: bytes) -> list[tuple[bytes, bytes]]:
+    """An answer's headers for a body that was translated."""
+    kept = [(name, value) for name, value in headers if name.lower() not in _OF_THE_BODY]
+    return [(b"Content-Type", content_type), *kept]
+
+
 _USUAL = {b"keep-alive": frozenset[bytes](), b"close": frozenset[bytes]()}
 
 

@@ -5,7 +5,7 @@ What does not change from call to call is a Route, made once; a Plan is made fro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from gateway.core.capacity import limit, on_trial, room, trial_of
 from gateway.core.catalog import Catalog, Entry, Place, resolve
 from gateway.core.cost import Brief, Known
 from gateway.core.errors import Refusal
-from gateway.core.fit import unfit, unsupported
+from gateway.core.fit import NO_DETOURS, Detour, Detours, detours, fits, unfit, unsupported
 from gateway.core.prompt import NO_PROMPT
 from gateway.core.types import ROUTABLE, Call, Caller, Circuit, Health
 
@@ -71,18 +71,24 @@ Policy = Callable[[View], list[float]]
 """One score a place, lowest first."""
 
 
+Ways = Mapping[tuple[str, str], tuple[Detour, ...]]
+"""(backend, model there) -> how the call can be said to it. Places that have the surface themselves
+are not in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Where to try, in order. ``label`` is the model's name for metrics. ``scores`` are all places
     that were ranked, in their order, with what ``policy`` gave each (None where there was no
     choice); ``briefs`` are what the policies had asked for, one of each name of the route that was
-    ranked by such a policy."""
+    ranked by such a policy; ``ways`` are the route's."""
 
     label: str
     places: tuple[Place, ...]
     scores: tuple[tuple[float | None, Place], ...] = ()
     policy: str = ""
     briefs: tuple[Brief, ...] = ()
+    ways: Ways = field(default_factory=dict)
 
     def brief_of(self, place: Place) -> Brief | None:
         """What was known of a place, None when no policy had asked."""
@@ -98,7 +104,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One name's part of a route: its places that have the surface and whose backend is up,
+    """One name's part of a route: its places that can serve the surface and whose backend is up,
     whether any of them may be full (it has a limit, or its circuit is not closed), the policy that
     ranks them, and whether any of them would have to load the model first."""
 
@@ -112,12 +118,14 @@ class Group:
 class Route:
     """All that can be known of a call's way before its turn: it depends on the fleet, the name,
     the surface and the caller alone, and so serves every like call until the fleet changes.
-    ``refuse(busy, now)`` makes the answer when no place is left; ``seen`` are all places."""
+    ``refuse(busy, now)`` makes the answer when no place is left; ``seen`` are all places; ``ways``
+    are the translations for the places that need one."""
 
     label: str
     groups: tuple[Group, ...]
     refuse: Callable[[Mapping[str, int], float], Refusal]
     seen: tuple[Place, ...] = ()
+    ways: Ways = field(default_factory=dict)
 
     def opens(self, now: float) -> float | None:
         """In how many seconds, as far as circuits go, one of the places can be had: 0 where one is
@@ -127,9 +135,10 @@ class Route:
         return max(min(waits), 0.0) if waits else None
 
 
-def route(call: Call, caller: Caller, catalog: Catalog) -> Route:
-    """Where the call may go; fallback models come after all of the model's own. Raises Refusal:
-    ``model_not_found``, ``not_found``, ``forbidden``."""
+def route(call: Call, caller: Caller, catalog: Catalog, table: Detours = NO_DETOURS) -> Route:
+    """Where the call may go; fallback models come after all of the model's own. ``table`` holds the
+    translations that there are. Raises Refusal: ``model_not_found``, ``not_found``,
+    ``forbidden``."""
     entry = _resolved(call, caller, catalog)
     entries = _groups(entry, call, catalog)
 
@@ -137,22 +146,28 @@ def route(call: Call, caller: Caller, catalog: Catalog) -> Route:
     asked = replace(call, body=b"", doc={})
 
     def refuse(busy: Mapping[str, int], now: float) -> Refusal:
-        refusal = _refusal(asked, entry, busy, now)
+        refusal = _refusal(asked, entry, busy, now, table)
         refusal.label = entry.label
         refusal.opens = way.opens(now)
         return refusal
 
-    groups = tuple(group for group in (_group(call, found) for found in entries) if group.places)
+    groups = [group for group in (_group(call, found, table) for found in entries) if group.places]
+    ways = {
+        (place.backend.name, place.asked): detours(call, place, table)
+        for group in groups
+        for place in group.places
+        if unfit(call, place) is not None
+    }
     seen = tuple(place for found in entries for place in found.places)
-    way = Route(entry.label, groups, refuse, seen)
+    way = Route(entry.label, tuple(groups), refuse, seen, ways)
     return way
 
 
-def _group(call: Call, entry: Entry) -> Group:
+def _group(call: Call, entry: Entry, table: Detours) -> Group:
     places = tuple(
         place
         for place in entry.places
-        if place.sight.health in ROUTABLE and unfit(call, place) is None
+        if place.sight.health in ROUTABLE and fits(call, place, table)
     )
     limited = any(
         limit(place) is not None or place.sight.circuit is not Circuit.CLOSED for place in places
@@ -193,11 +208,11 @@ def plan(
         raise way.refuse(busy, now)
     used = way.groups[0].policy or policy
     if len(ranked) == 1:
-        return Plan(way.label, (ranked[0][1],), tuple(ranked), used)
+        return Plan(way.label, (ranked[0][1],), tuple(ranked), used, (), way.ways)
     if len(way.groups) > 1:
         ranked = _once(ranked)
     places = [place for _, place in ranked[:LONGEST_PLAN]]
-    return Plan(way.label, tuple(places), tuple(ranked), used, tuple(briefs))
+    return Plan(way.label, tuple(places), tuple(ranked), used, tuple(briefs), way.ways)
 
 
 def favourite(
@@ -272,10 +287,12 @@ def _groups(entry: Entry, call: Call, catalog: Catalog) -> list[Entry]:
     return groups
 
 
-def _refusal(call: Call, entry: Entry, busy: Mapping[str, int], now: float) -> Refusal:
-    """``unsupported`` when no place of the entry has the surface, ``overloaded`` when those that
-    have it are away or full."""
-    fitting = [place for place in entry.places if unfit(call, place) is None]
+def _refusal(
+    call: Call, entry: Entry, busy: Mapping[str, int], now: float, table: Detours
+) -> Refusal:
+    """``unsupported`` when no place of the entry can serve the surface, ``overloaded`` when those
+    that can are away or full."""
+    fitting = [place for place in entry.places if fits(call, place, table)]
     known = [place for place in entry.places if place.model is not None or not call.model]
     if known and not fitting:
         return unsupported(call, known)

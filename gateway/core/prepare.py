@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
 from gateway.core import splice
 from gateway.core.catalog import Place
 from gateway.core.errors import Refusal
+from gateway.core.fit import Detour
 from gateway.core.types import Backend, Call, Caller, Doc, Op, Wire
 
 STREAMS_USAGE = frozenset({Op.CHAT, Op.COMPLETIONS})
@@ -66,6 +68,29 @@ def prepare(call: Call, place: Place, add_usage: bool) -> Prepared:
     return Prepared(path, orjson.dumps(doc), add_usage)
 
 
+def prepare_detour(call: Call, place: Place, detour: Detour, doc: Doc, add_usage: bool) -> Prepared:
+    """What to send to ``place`` for a call that ``detour`` has turned into ``doc``. Usage is asked
+    for where the gateway alone wants it and that surface would not tell it otherwise."""
+    cell = place.runtime.cell(detour.to_wire, detour.to_op)
+    said = dict(doc)
+    if not detour.chat:
+        said = dict(place.runtime.rewrite(detour.to_op, doc, place.model) or doc)
+    allowed = params(place.backend, detour.to_wire, detour.to_op)
+    if allowed is not None:
+        said = only(said, allowed)
+        add_usage = add_usage and "stream_options" in allowed
+    said["model"] = place.asked or call.model
+    options = said.get("stream_options")
+    told = isinstance(options, dict) and bool(options.get("include_usage"))
+    silent = "stream_options" in doc and options is None  # an engine without that option
+    surface = detour.to_wire is Wire.OPENAI and detour.to_op in STREAMS_USAGE
+    add_usage = add_usage and surface and not told and not silent
+    if add_usage:
+        said["stream_options"] = _usage_options(said)
+    path = cell.chat_path if detour.chat else cell.path
+    return Prepared(path, orjson.dumps(said), add_usage)
+
+
 KEPT = frozenset({"model", "messages", "prompt", "input"})
 """Fields that are never dropped: without them there is no request."""
 
@@ -78,7 +103,7 @@ def params(backend: Backend, wire: Wire, op: Op) -> frozenset[str] | None:
     return None
 
 
-def only(doc: Doc, allowed: frozenset[str]) -> Doc:
+def only(doc: Doc, allowed: frozenset[str]) -> dict[str, Any]:
     """The body with the allowed fields, and those without which there is no request."""
     return {name: value for name, value in doc.items() if name in allowed or name in KEPT}
 

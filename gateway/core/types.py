@@ -47,6 +47,7 @@ class Op(StrEnum):
     SHOW = "show"
     PS = "ps"
     VERSION = "version"
+    MANAGE = "manage"
 
     __hash__ = str.__hash__
 

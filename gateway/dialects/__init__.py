@@ -59,9 +59,9 @@ ROUTES: dict[str, Route] = {
         Route("/api/embed", _L, Op.EMBED),
         Route("/api/embeddings", _L, Op.EMBEDDINGS),
         Route("/api/show", _L, Op.SHOW),
-        Route("/api/tags", _L, Op.TAGS, ("GET",), "none"),
-        Route("/api/ps", _L, Op.PS, ("GET",), "none"),
-        Route("/api/version", _L, Op.VERSION, ("GET",), "none"),
+        Route("/api/tags", _L, Op.TAGS, ("GET", "HEAD"), "none"),
+        Route("/api/ps", _L, Op.PS, ("GET", "HEAD"), "none"),
+        Route("/api/version", _L, Op.VERSION, ("GET", "HEAD"), "none"),
     )
 }
 

@@ -11,6 +11,9 @@ from gateway.core.types import Doc, Op
 from gateway.dialects.stream import Grammar
 
 CONTENT_TYPE = "application/json; charset=utf-8"
+STREAM_TYPE = b"application/x-ndjson"
+
+GENERATING = frozenset({Op.CHAT, Op.GENERATE})
 
 _FRAMES = Grammar(
     end_hint=b'"done"',
@@ -20,14 +23,18 @@ _FRAMES = Grammar(
 )
 
 
+_FREE = Grammar(separator=b"\n")
+
+
 def grammar(op: Op) -> Grammar:
-    """How a stream of this surface looks and ends."""
-    return _FRAMES
+    """How a stream of this surface looks and ends. The progress of a management route ends in
+    whatever way it does."""
+    return _FRAMES if op in GENERATING else _FREE
 
 
 def streams(op: Op, doc: Doc) -> bool:
     """Whether the answer will be a stream: on the two generating routes, unless told not to."""
-    return op in (Op.CHAT, Op.GENERATE) and doc.get("stream") is not False
+    return op in GENERATING and doc.get("stream") is not False
 
 
 def refuse(refusal: Refusal, request_id: str) -> bytes:

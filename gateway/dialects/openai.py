@@ -12,6 +12,7 @@ from gateway.core.types import Doc, Op
 from gateway.dialects.stream import Grammar
 
 CONTENT_TYPE = "application/json"
+STREAM_TYPE = b"text/event-stream; charset=utf-8"
 
 _CONTENT = re.compile(rb'"(?:content|reasoning_content|reasoning|text|arguments|refusal)": ?"[^"]')
 _DONE = Grammar(

@@ -72,11 +72,12 @@ class Grammar:
 @dataclass(frozen=True, slots=True)
 class Fault:
     """An error that an engine put into a stream. ``status`` is what it says about itself, 0 if
-    nothing; ``end`` is where, in the bytes last fed, its event is over."""
+    nothing; ``start`` and ``end`` are where, in the bytes last fed, its line begins and is over."""
 
     status: int
     message: str
     end: int = 0
+    start: int = 0
 
 
 EventFault = Callable[[Any], tuple[int, str] | None]
@@ -235,7 +236,7 @@ class Watch:
             found = fault_in(parse(payload_of(line)), self._own)
             if found is not None:
                 end = start + len(line) - before
-                return Fault(*found, end=max(end, 0))
+                return Fault(*found, end=max(end, 0), start=max(start - before, 0))
         return None
 
     def note(self, data: bytes) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
+import orjson
 from aiohttp import web
 
 from gateway.core.breaker import Failure
@@ -14,12 +17,12 @@ from gateway.core.capacity import limit, on_trial
 from gateway.core.catalog import Place
 from gateway.core.delays import Delays
 from gateway.core.errors import KINDS, Refusal
-from gateway.core.fit import unsupported
-from gateway.core.headers import request_head
+from gateway.core.fit import Detour, detours, unsupported
+from gateway.core.headers import request_head, translated
 from gateway.core.plan import Plan, takes
 from gateway.core.prepare import prepare, wants_usage
 from gateway.core.runtime import Verdict
-from gateway.core.types import Call, Op, Outcome, Tactics, Timeouts, Tried
+from gateway.core.types import Doc, Op, Outcome, Tactics, Timeouts, Tried
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
 from gateway.dialects.strip import UsageStrip
@@ -31,10 +34,13 @@ from gateway.edge.front import SERVER, FrontProtocol
 from gateway.edge.hedge import Race, hedgeable
 from gateway.edge.moves import Moves, others_may_do_better, repeatable
 from gateway.edge.refuse import own_headers, own_lines
+from gateway.edge.turn import asking, idle, turned
+from gateway.edge.turned import TurnedExchange
 from gateway.edge.upstream import ConnectFailed, Connection, Pool
 from gateway.state.board import Board
 from gateway.state.makers import id_in
 from gateway.tasks import Tasks
+from gateway.translate import BRIDGES
 
 JOIN_BELOW = 16384
 """Bytes of a body up to which it is cheaper to send it in one write with the head."""
@@ -106,6 +112,7 @@ class Attempts:
         word is a backend's own answer where there was one. Raises Refusal."""
         errand.add_usage = wants_usage(errand.call, errand.caller, stream_usage)
         errand.places, errand.plan = iter(plan.places), plan
+        errand.refused = None
         if not errand.began:
             self._moves.budget.earn()
         if self.tactics.hedge:
@@ -117,9 +124,15 @@ class Attempts:
             if errand.given_up and not takes(place, self._board.busy):
                 continue
             errand.place = place
-            if self._attempt(errand):
+            if self._try(errand):
                 return
         self._give_in(errand)
+
+    def _try(self, errand: Errand) -> bool:
+        """Send the request to its place, in the words that are understood there."""
+        place, ways = errand.place, errand.plan.ways
+        found = ways.get((place.backend.name, place.asked)) if ways else None
+        return self._attempt(errand) if found is None else self._detour(errand, found)
 
     def _give_in(self, errand: Errand) -> None:
         """Nobody answered. Raises Refusal."""
@@ -127,15 +140,35 @@ class Attempts:
         errand.desk.answer(errand, _last_word(errand, errand.given_up or []))
 
     def _attempt(self, errand: Errand) -> bool:
+        """The backend has the surface itself: the request goes as it came."""
+        errand.turn = None
+        errand.prepared = prepare(errand.call, errand.place, errand.add_usage)
+        return self._enter(errand, time.monotonic())
+
+    def _detour(self, errand: Errand, ways: Sequence[Detour]) -> bool:
+        """The same in the words of another surface. False also when they do not suffice."""
+        call, place, now = errand.call, errand.place, time.monotonic()
+        asked = asking(call, place, now)
+        doc = idle(call, asked)
+        if doc is not None:
+            errand.desk.answer(errand, _made_here(errand, doc))
+            return True
+        try:
+            errand.turn, errand.prepared = turned(call, place, ways, asked, errand.add_usage)
+        except Refusal as refusal:
+            errand.refused = errand.refused or refusal
+            return False
+        return self._enter(errand, now)
+
+    def _enter(self, errand: Errand, now: float) -> bool:
         """One backend, counted as in flight there from before the connection is asked for. On a
         kept connection if there is one. False when another process was quicker and it is full."""
         account, place = errand.account, errand.place
         backend = place.backend
-        errand.prepared = prepare(errand.call, place, errand.add_usage)
         account.attempts += 1
         account.backend = backend.name
         account.upstream_model = place.asked or errand.call.model
-        now = errand.began = time.monotonic()
+        errand.began = now
         most, trial = limit(place), on_trial(place)
         errand.trial = trial
         errand.ticket = self._board.enter(account.label, backend.name, now, most, trial=trial)
@@ -177,7 +210,7 @@ class Attempts:
         """Send the request; the exchange relays the answer and says how it ended."""
         exchange = errand.exchange = self._relay(errand, connection, now)
         errand.connection = connection
-        connection.begin(exchange)
+        connection.begin(exchange, bodiless=errand.request.method == "HEAD")
         _send(connection, *_request(errand), at_once=errand.call.stream)
         if errand.upload is not None and not errand.upload.complete:
             errand.feeding = self._tasks.spawn(_feed(connection, errand.upload, exchange), "feed")
@@ -188,22 +221,30 @@ class Attempts:
         call, account, request, place = errand.call, errand.account, errand.request, errand.place
         client = request.client
         assert isinstance(client, FrontProtocol)
-        extra = own_lines(call.id, place.backend.name, place.asked or call.model)
-        if errand.lease is not None:
-            extra += errand.lease.lines()
-        name, timeouts = place.backend.name, place.backend.timeouts
+        name, timeouts, turn = place.backend.name, place.backend.timeouts, errand.turn
         if self.tactics.first_byte and place is not errand.plan.places[-1]:
             timeouts = _bounded(timeouts, self._delays.bound(account.label, call.stream))
-        exchange = Exchange(
+        strip = UsageStrip() if errand.prepared.strip_usage else None
+        wire, op, extra = call.wire, call.op, own_lines(call.id, name, place.asked or call.model)
+        if errand.lease is not None:
+            extra += errand.lease.lines()
+        make: Callable[..., Exchange] = Exchange
+        if turn is not None:
+            wire, op, extra = turn.bridge.to_wire, turn.bridge.to_op, extra + turn.lines
+            make, strip = partial(TurnedExchange, turn, strip), None
+        exchange = make(
             job=errand,
             connection=connection,
             client=client,
             call=call,
             dialect=DIALECTS[call.wire],
+            grammar=DIALECTS[wire].grammar(op),
+            wire=wire,
+            op=op,
             runtime=place.runtime,
             timeouts=timeouts,
             extra=extra,
-            strip=UsageStrip() if errand.prepared.strip_usage else None,
+            strip=strip,
             http11=request.http11,
             keep_alive=request.keep_alive,
             tally=account.tally,
@@ -236,6 +277,8 @@ class Attempts:
         if result.refusal is not None:
             if errand.race is not None:
                 errand.race.stop()
+            if errand.turn is not None:
+                result.refusal.headers.setdefault("X-Portico-Backend", errand.account.backend)
             raise result.refusal
         if result.end in FINAL:
             errand.account.cut_by = _CUT_BY.get(result.end, "")
@@ -244,7 +287,11 @@ class Attempts:
             keep = exchange is not None and exchange.keep_alive and result.end is End.DONE
             errand.desk.over(errand, keep_alive=keep)
             return
-        self._learn(errand.call, errand.place, result)
+        turn = errand.turn
+        if turn is None:
+            self._learn(errand.call.op, errand.place, result)
+        elif not turn.bridge.chat:  # what a tokenizer takes tells nothing of its other uses
+            self._learn(turn.bridge.to_op, errand.place, result)
         self._failed(errand, result)
 
     def _failed(self, errand: Errand, result: Result) -> None:
@@ -257,6 +304,8 @@ class Attempts:
                 return
         for place, ended in lost:
             self._give_up(errand, place, ended)
+        if result.verdict is Verdict.UNSUPPORTED and self._goes_round(errand):
+            return
         if self._may_move(errand, result):
             self._next(errand)
         else:
@@ -266,6 +315,13 @@ class Attempts:
         if not errand.resendable or not others_may_do_better(result):
             return False
         return self._moves.allowed(errand.call, result, errand.account.tries[-1])
+
+    def _goes_round(self, errand: Errand) -> bool:
+        """Whether a backend that turned out not to have the surface is asked by another one."""
+        if errand.turn is not None or errand.race is not None or not errand.resendable:
+            return False
+        found = detours(errand.call, errand.place, BRIDGES)
+        return bool(found) and self._detour(errand, found)
 
     def _give_up(self, errand: Errand, place: Place, result: Result) -> None:
         if errand.given_up is None:
@@ -353,7 +409,7 @@ class Attempts:
         next(first.places)
         errand = first.copy(race)
         errand.place, errand.race = place, race
-        if not self._attempt(errand):
+        if not self._try(errand):
             return None
         first.account.hedged = "lost"
         return errand
@@ -371,14 +427,15 @@ class Attempts:
         account = errand.account
         if errand.sent is not None and account.stream and account.answered:
             self._board.lore.first(errand.sent, account.tally.first)
-        if errand.call.op is Op.RESPONSES and (made := id_in(beginning)):
+        kept = errand.call.op is Op.RESPONSES and errand.turn is None
+        if kept and (made := id_in(beginning)):
             self._board.makers.remember(made, account.backend)
 
-    def _learn(self, call: Call, place: Place, result: Result) -> None:
-        """Tell the sensors what an answer said about the backend."""
+    def _learn(self, op: Op, place: Place, result: Result) -> None:
+        """Tell the sensors what an answer said about the backend, asked on the surface ``op``."""
         name = place.backend.name
         if result.verdict is Verdict.UNSUPPORTED and place.model is not None:
-            self._senses.learned(name, place.model.id, call.op)
+            self._senses.learned(name, place.model.id, op)
         elif result.verdict in (Verdict.UNKNOWN_MODEL, Verdict.LOADING) or result.status == 503:
             # Full, or on its way out: an engine that shuts down says 503 as well.
             self._senses.stale(name)
@@ -412,17 +469,18 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
     whole: int | None = len(body)
     if upload is not None:
         body, whole = upload.renamed(place.asked or call.model)
-    query = f"?{request.query}" if request.query else ""
+    query = f"?{request.query}" if request.query and errand.turn is None else ""
     head = request_head(
         request.method,
         errand.origin.path + prepared.path + query,
-        request.raw_headers,
+        request.raw_headers if errand.turn is None else translated(request.raw_headers),
         sent=place.sent,
         request_id=call.id,
         length=whole,
     )
     if whole is None and upload is not None:
-        body = _chunk(body) + (b"0\r\n\r\n" if upload.complete else b"")
+        begun = _chunk(body) if body else b""
+        body = begun + (b"0\r\n\r\n" if upload.complete else b"")
     return head, body
 
 
@@ -464,6 +522,8 @@ def _last_word(errand: Errand, given_up: GivenUp) -> web.Response:
     """A backend's own refusal if there was one, else what the gateway has to say. Raises
     Refusal."""
     unfit = [place for place, result in given_up if result.verdict is Verdict.UNSUPPORTED]
+    if errand.refused is not None and len(unfit) == len(given_up):
+        raise errand.refused
     answers = [
         (place, result)
         for place, result in given_up
@@ -474,6 +534,17 @@ def _last_word(errand: Errand, given_up: GivenUp) -> web.Response:
     if unfit:
         raise unsupported(errand.call, unfit)
     raise _unreached(given_up)
+
+
+def _made_here(errand: Errand, doc: Doc) -> web.Response:
+    """An answer that no engine had to give."""
+    account, place = errand.account, errand.place
+    account.backend = place.backend.name
+    account.upstream_model = place.asked or errand.call.model
+    account.status = 200
+    extra = own_headers(errand.call.id, place.backend.name, account.upstream_model)
+    kind = {"Content-Type": DIALECTS[errand.call.wire].CONTENT_TYPE}
+    return web.Response(status=200, body=orjson.dumps(doc), headers={**kind, **extra})
 
 
 def _own_answer(errand: Errand, place: Place, result: Result) -> web.Response:

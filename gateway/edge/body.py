@@ -17,18 +17,21 @@ from gateway.edge.request import Body, Request
 @dataclass(slots=True)
 class Upload:
     """A body that is passed on while it still comes in. ``prefix`` is what was read to find the
-    model, whose name stands at ``span``; ``length`` is the whole body's, None if not announced.
+    model, whose name stands at ``span`` (None: it names none); ``length`` is the whole body's, None
+    if not announced.
     ``touched`` tells that more than the prefix was taken, so that it cannot be sent again."""
 
     source: Body
     prefix: bytes
-    span: tuple[int, int]
+    span: tuple[int, int] | None
     length: int | None
     limit: int
     touched: bool = False
 
     def renamed(self, name: str) -> tuple[bytes, int | None]:
         """The prefix with another model name in it, and the whole length then."""
+        if self.span is None:
+            return self.prefix, self.length
         start, end = self.span
         new = name.encode()
         length = None if self.length is None else self.length + len(new) - (end - start)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from gateway.core.catalog import Place
+from gateway.core.errors import Refusal
 from gateway.core.plan import Plan
 from gateway.core.prepare import Prepared
 from gateway.core.types import Call, Caller, Wire
@@ -16,6 +17,7 @@ from gateway.edge.account import Account
 from gateway.edge.body import Upload
 from gateway.edge.exchange import Exchange, Result
 from gateway.edge.request import Request
+from gateway.edge.turn import Turn
 from gateway.edge.upstream import Connection, Origin
 from gateway.state.lore import Sent
 from gateway.state.windows import Lease
@@ -60,7 +62,9 @@ class Errand:
     yet; ``task`` is what it waits for, if anything; ``waiter`` stands for it in the line, once it
     had to wait; ``lease`` is its hold on the limits of its key, where that has any; ``race`` is
     where a second copy of it may be sent. The rest describes the present attempt: ``began`` and
-    ``trial`` as in Tried, ``held_since`` when it took a place where those are limited, else 0."""
+    ``trial`` as in Tried, ``held_since`` when it took a place where those are limited, else 0,
+    ``turn`` its translation, None where the engine has the surface itself. ``refused`` is why a
+    translation could not be made."""
 
     __slots__ = (
         "_carrier",
@@ -83,11 +87,13 @@ class Errand:
         "plan",
         "prepared",
         "race",
+        "refused",
         "request",
         "sent",
         "task",
         "ticket",
         "trial",
+        "turn",
         "upload",
         "waiter",
         "wire",
@@ -123,6 +129,8 @@ class Errand:
         self.waiter: Waiter | None = None
         self.lease: Lease | None = None
         self.race: Rivals | None = None
+        self.turn: Turn | None = None
+        self.refused: Refusal | None = None
         self.exchange: Exchange | None = None
         self.connection: Connection | None = None
 

@@ -16,9 +16,10 @@ from typing import Protocol
 from gateway.core.errors import Refusal
 from gateway.core.headers import answer_head
 from gateway.core.runtime import MOVE_ON, Runtime, Verdict, judge, no_fault
-from gateway.core.types import ITL_BUCKETS, Call, Timeouts
+from gateway.core.types import ITL_BUCKETS, Call, Op, Timeouts, Wire
 from gateway.dialects.stream import (
     BATCH,
+    Grammar,
     Watch,
     could_be_fault,
     first_event,
@@ -45,6 +46,10 @@ USUAL = b'data: {"id":'
 
 STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson")
 
+UNFINISHED = "The engine ended its answer before it was finished."
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
 
 class End(Enum):
     """How an exchange ended."""
@@ -69,7 +74,7 @@ class Result:
     text: str = ""
     verdict: Verdict = Verdict.OK
     status: int = 0
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: Headers = ()
     body: bytes = b""
     told: bool = False
     sent: bool = True
@@ -101,7 +106,8 @@ class Job(Protocol):
 
 
 class Exchange:
-    """See the module."""
+    """See the module. ``dialect`` is the client's; ``wire`` and ``op`` are the surface on which the
+    engine is asked. One that is translated is a ``TurnedExchange``."""
 
     __slots__ = (
         "_call",
@@ -119,6 +125,7 @@ class Exchange:
         "_http11",
         "_job",
         "_lane",
+        "_op",
         "_opened",
         "_own",
         "_passing",
@@ -145,6 +152,9 @@ class Exchange:
         client: FrontProtocol,
         call: Call,
         dialect: ModuleType,
+        grammar: Grammar,
+        wire: Wire,
+        op: Op,
         runtime: Runtime,
         timeouts: Timeouts,
         extra: bytes,
@@ -175,13 +185,14 @@ class Exchange:
         self.keep_alive = keep_alive
         self._tally = tally
         self._lane = lane
-        self._grammar = dialect.grammar(call.op)
+        self._op = op
+        self._grammar = grammar
         self._own = None
         finishes = runtime.needs_finish and self._grammar.has_finish
         if runtime.event_fault is no_fault:
             self.watch = Watch(self._grammar, finishes=finishes)
         else:
-            self._own = lambda event: runtime.event_fault(call.wire, call.op, event)
+            self._own = lambda event: runtime.event_fault(wire, op, event)
             self.watch = Watch(self._grammar, self._own, finishes=finishes)
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
@@ -305,9 +316,10 @@ class Exchange:
     def _give_up_event(self, status: int, message: str, event: bytes) -> None:
         """HTTP 200 whose first event is an error: say what it truly is."""
         text = f"{message}\n{event.decode('utf-8', 'replace')}"
-        verdict = judge(self._runtime, self._call.op, status or 500, text)
+        verdict = judge(self._runtime, self._op, status or 500, text)
         self._connection.abort()
         body = next((p for p in map(payload_of, event.splitlines()) if p.startswith(b"{")), b"")
+        body = self._event_told(status or 500, message, body)
         self._resolve(
             Result(
                 End.GIVEN_UP, verdict.value, message, verdict, status or 500, body=body, told=True
@@ -331,22 +343,23 @@ class Exchange:
 
     def _judge_whole(self) -> bool:
         text = self._held.decode("utf-8", "replace")
-        verdict = judge(self._runtime, self._call.op, self._status, text)
+        verdict = judge(self._runtime, self._op, self._status, text)
         if verdict in MOVE_ON or verdict is Verdict.UNSUPPORTED or self._opened:
-            self._resolve(
-                Result(
-                    End.GIVEN_UP,
-                    verdict.value,
-                    _message_of(text),
-                    verdict,
-                    self._status,
-                    tuple(self._headers),
-                    self._held,
-                )
-            )
+            told, status = _message_of(text), self._status
+            headers, body = self._as_told(status, self._held)
+            reason = verdict.value
+            self._resolve(Result(End.GIVEN_UP, reason, told, verdict, status, headers, body))
             return False
         self._commit(monotonic())
         return True
+
+    def _as_told(self, status: int, body: bytes) -> tuple[Headers, bytes]:
+        """Headers and body of an error answer, as a client would get them."""
+        return tuple(self._headers), body
+
+    def _event_told(self, status: int, message: str, payload: bytes) -> bytes:
+        """The same of an error that was a stream's first event."""
+        return payload
 
     # --- relaying
 
@@ -385,7 +398,7 @@ class Exchange:
         if self._opened:
             self._chunked = True
             return b""
-        bodiless = self._status in (204, 304)
+        bodiless = self._status in (204, 304) or self._call.method == "HEAD"
         rewritten = self._strip is not None and self._stream
         if not rewritten:
             self._strip = None
@@ -433,7 +446,7 @@ class Exchange:
             done = max(out.rfind(b"data: [DONE]"), 0)
             if out[:done]:
                 self._write(self._framed(out[:done]))
-            self._cut("backend_unreachable", "The engine ended its answer before it was finished.")
+            self._cut("backend_unreachable", UNFINISHED)
             return False
         if out:
             self._write(self._framed(out))
@@ -475,7 +488,7 @@ class Exchange:
         if self._strip is not None and (rest := self._strip.close()):
             self._write(self._framed(rest))
         if self._stream and self._grammar.has_end and not self.watch.ended:
-            self._cut("backend_unreachable", "The engine ended its answer before it was finished.")
+            self._cut("backend_unreachable", UNFINISHED)
             return
         if self._chunked:
             self._write(b"0\r\n\r\n")
@@ -490,9 +503,12 @@ class Exchange:
     def _tell(self, kind: str, message: str) -> None:
         """The one error event of a stream that breaks off."""
         refusal = Refusal(kind, f"{message} What was sent is not the whole answer; ask again.")
-        gap = b"" if self.watch.at_boundary else self._grammar.separator
         event = self._dialect.cut(self._call.op, refusal, self._call.id)
-        self._write(self._framed(gap + event))
+        self._write(self._framed(self._seam() + event))
+
+    def _seam(self) -> bytes:
+        """What ends an event that was cut in its middle."""
+        return b"" if self.watch.at_boundary else self._grammar.separator
 
     def _end_cut(self, reason: str, text: str) -> None:
         self._connection.abort()

@@ -25,14 +25,16 @@ from gateway.core.plan import Plan, Policy, cold, favourite, plan, route
 from gateway.core.plan import Route as Way
 from gateway.core.priority import HEADER, asked
 from gateway.core.queue import PLAIN, Bounds
-from gateway.core.types import Call, Caller, Op, Outcome, Tactics
+from gateway.core.types import Call, Caller, Doc, Op, Outcome, Tactics, Wire
 from gateway.dialects import DIALECTS, Route, match, wire_of
 from gateway.edge import body as bodies
+from gateway.edge import manage
 from gateway.edge.account import Account
 from gateway.edge.attempts import Attempts, Senses
 from gateway.edge.cold import Cold, concerned
 from gateway.edge.errand import Errand
 from gateway.edge.front import FrontProtocol, Job
+from gateway.edge.made_here import LISTS, listed, page, shown
 from gateway.edge.opened import STATUS
 from gateway.edge.refuse import draining, internal, not_allowed, refused
 from gateway.edge.request import Request
@@ -42,6 +44,9 @@ from gateway.state.board import Board
 from gateway.state.recall import Recall
 from gateway.state.windows import Lease
 from gateway.tasks import Tasks
+from gateway.translate import BRIDGES
+from gateway.translate.ollama_pages import plain_name
+from gateway.translate.responses_kept import check_kept
 
 log = logging.getLogger("portico.edge")
 
@@ -74,7 +79,7 @@ class Tables:
         key = (call.model, call.pinned, call.path, caller.name)
         found = self.ways.get(key)
         if found is None:
-            found = route(call, caller, self.catalog)
+            found = route(call, caller, self.catalog, BRIDGES)
             if len(self.ways) < MOST_WAYS:
                 self.ways[key] = found
         return found
@@ -117,6 +122,8 @@ class Handler:
     def begin(self, request: Request) -> Job:
         """Take a request; it is over when its client's ``done`` is called."""
         found = match(request.path)
+        if found is None and (managing := manage.route_of(request.path)) is not None:
+            found = managing, ""
         if found is None:
             return self._tasks.spawn(self._own(request), "page")
         self.active += 1
@@ -229,6 +236,12 @@ class Handler:
         errand.account.key = errand.caller.name
         if errand.caller.bounded:
             self._bound(errand, errand.caller, route)
+        if route.op in LISTS:
+            self._list(errand, route.op)
+            return
+        if route.op is Op.MANAGE:
+            self._manage(errand)
+            return
         bodies.check_length(request.body, tables.max_body)
         if request.body.complete and route.body != "multipart":
             body = bodies.at_hand(request.body, tables.max_body)
@@ -252,6 +265,24 @@ class Handler:
         if lease.caller.counts_tokens and call.op not in FREE:
             expected = estimate(call, windows.usual(lease))
             windows.reserve(lease, expected, time.monotonic(), time.time())
+
+    def _list(self, errand: Errand, op: Op) -> None:
+        """One of the lists that are made here."""
+        account, fields = errand.account, errand.request.fields
+        pinned = safe_value(fields.get("x-portico-backend", ""))
+        doc = listed(op, self.tables.catalog, errand.caller, pinned)
+        account.status = 200
+        self.answer(errand, page(doc, account.id))
+
+    def _manage(self, errand: Errand) -> None:
+        """A request that installs or removes a model of an Ollama backend."""
+        request, account, tables = errand.request, errand.account, self.tables
+        found = manage.plan_of(request, tables.keyring, tables.catalog)
+        _client(request).invite()
+        account.label = found.label
+        errand.call = manage.call_of(request, account.id, account.arrived)
+        errand.upload = manage.upload_of(request)
+        self._attempts.start(errand, found, tables.stream_usage)
 
     async def _later(self, errand: Errand, route: Route, tail: str) -> None:
         """Go on when as much of the body has come as is needed."""
@@ -277,6 +308,10 @@ class Handler:
         account, tables = errand.account, self.tables
         errand.call = call
         account.user, account.session, account.stream = call.user, call.session, call.stream
+        if call.op is Op.SHOW and (doc := shown(call, errand.caller, tables.catalog)) is not None:
+            account.label, account.status = tables.way(call, errand.caller).label, 200
+            self.answer(errand, page(doc, account.id))
+            return
         way = tables.way(call, errand.caller)
         account.label, account.seen = way.label, way.seen
         if errand.lease is not None:
@@ -386,10 +421,20 @@ class Handler:
         """Cut what is under way, telling each client."""
         self._attempts.end_all()
 
-    def _maker(self, route: Route, tail: str) -> str:
-        """The backend that a call by id must go to, while that backend is there."""
-        name = self._board.makers.of(tail) if route.op is Op.RESPONSES_BY_ID else ""
-        return name if name in self.tables.catalog.by_backend else ""
+    def _maker(self, route: Route, tail: str, doc: Doc, model: str) -> str:
+        """The backend that a call with the id of a stored response must go to, while that backend
+        is there and has the model. Raises Refusal for a response that nobody kept."""
+        if route.op is Op.RESPONSES_BY_ID:
+            check_kept(tail, "response_id")
+            name = self._board.makers.of(tail)
+            return name if name in self.tables.catalog.by_backend else ""
+        before = doc.get("previous_response_id") if route.op is Op.RESPONSES else None
+        if not isinstance(before, str):
+            return ""
+        check_kept(before, "previous_response_id")
+        name, entry = self._board.makers.of(before), self.tables.catalog.entries.get(model)
+        places = entry.places if entry is not None else ()
+        return name if any(place.backend.name == name for place in places) else ""
 
     def _call(self, errand: Errand, route: Route, tail: str, body: bytes, model: str = "") -> Call:
         """The request, understood. Nobody parses it again. Raises Refusal."""
@@ -398,8 +443,11 @@ class Handler:
             doc = bodies.parse(body)
             names = ("model", "name") if route.op is Op.SHOW else ("model",)
             model = bodies.model_of(doc, body, *names, loose=route.body == "loose")
+            if route.wire is Wire.OLLAMA:
+                model = plain_name(model, self.tables.catalog)
         request, fields = errand.request, errand.request.fields
         pinned = fields.get("x-portico-backend", "")
+        made_by = self._maker(route, tail, doc, model)
         return Call(
             id=errand.account.id,
             wire=route.wire,
@@ -410,7 +458,7 @@ class Handler:
             stream=DIALECTS[route.wire].streams(route.op, doc),
             body=body,
             doc=doc,
-            pinned=safe_value(pinned) if pinned else self._maker(route, tail),
+            pinned=safe_value(pinned) if pinned else made_by,
             session=fields.get("x-portico-session-id", ""),
             user=fields.get("x-portico-user-id", "")[:LONGEST_USER],
             tail=tail,

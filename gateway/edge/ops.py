@@ -10,15 +10,9 @@ import orjson
 from aiohttp import web
 
 from gateway import __version__
-from gateway.core.catalog import Place, near, resolve, servable
+from gateway.core.catalog import Place, near, offered, resolve
 from gateway.core.errors import Refusal
-from gateway.core.keys import (
-    administrator,
-    authenticate,
-    authorize_admin,
-    may_use,
-    unexpired,
-)
+from gateway.core.keys import administrator, authenticate, authorize_admin, unexpired
 from gateway.core.types import ROUTABLE, Ask, Caller, Doc, Fleet, Health
 from gateway.edge import body as bodies
 from gateway.edge.front import SERVER, FrontProtocol
@@ -30,6 +24,9 @@ MODELS = "/v1/models"
 
 ADMIN = "/admin/"
 """What begins so is for administrators, whether there is such a route or not."""
+
+BANNER = "Ollama is running"
+"""What some of Ollama's clients look for at ``/`` before they ask anything else."""
 
 
 class Gateway(Protocol):
@@ -104,7 +101,7 @@ class Ops:
 
     async def _root(self, request: Request) -> web.Response:
         return web.Response(
-            text=f"Portico {__version__}: GET /v1/models lists what is served here.\n"
+            text=f"Portico {__version__}: GET /v1/models lists what is served here.\n{BANNER}\n"
         )
 
     async def _healthz(self, request: Request) -> web.Response:
@@ -163,13 +160,7 @@ class Ops:
         return reply({**doc, "id": name})
 
     def _visible(self, caller: Caller) -> dict[str, Doc]:
-        """The models that can be served now and that the caller may use."""
-        catalog = self._gateway.tables.catalog
-        return {
-            name: doc
-            for name, doc in catalog.listed.items()
-            if may_use(caller, name, *catalog.entries[name].grants) and servable(catalog, name, _up)
-        }
+        return offered(self._gateway.tables.catalog, caller)
 
 
 def _marked(response: web.Response, rid: str) -> web.Response:

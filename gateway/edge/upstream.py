@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
     of the present answer has come."""
 
     __slots__ = (
+        "_bodiless",
         "_boundary",
         "_chunked",
         "_drained",
@@ -118,13 +119,16 @@ class Connection(asyncio.Protocol):
         self._chunked = False
         self._boundary = False
         self._whole = False
+        self._bodiless = False
         self.answered = False
 
-    def begin(self, sink: Sink) -> None:
-        """Make ready for one exchange; the caller then writes the request."""
+    def begin(self, sink: Sink, *, bodiless: bool = False) -> None:
+        """Make ready for one exchange; the caller then writes the request. ``bodiless``: the answer
+        is a head, whatever that announces (RFC 9110 9.3.2)."""
         self._sink = sink
         self.used += 1
         self._reset()
+        self._bodiless = bodiless
 
     def write(self, data: bytes) -> None:
         if self.transport is not None:
@@ -261,6 +265,9 @@ class Connection(asyncio.Protocol):
         self.reusable = self.reusable and self._parser.should_keep_alive()
         self._sized = not _until_close(self._headers)
         headers, self._headers = self._headers, []
+        if self._bodiless:
+            # The parser would wait for the body: this connection is of no further use.
+            self._whole, self.reusable = True, False
         if self._sink is not None:
             self._sink.on_head(status, headers)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.core.catalog import Catalog, Entry, Place
+from gateway.core.catalog import Catalog, Entry, Place, knows
 from gateway.core.types import ROUTABLE, Doc, Model, Op, Wire
 
 VERSION = "0.32.15"
@@ -46,7 +46,7 @@ ARCHITECTURE = "unknown"
 def plain_name(name: str, catalog: Catalog) -> str:
     """The name as the catalog may know it: Ollama's clients write ``:latest`` behind a name
     without a tag, and an engine's ids have none. Known names, and all others, stay as they are."""
-    if name in catalog.entries or not name.endswith(LATEST):
+    if not name.endswith(LATEST) or knows(catalog, name):
         return name
     return name.removesuffix(LATEST)
 

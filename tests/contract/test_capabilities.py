@@ -92,13 +92,22 @@ async def test_a_chat_only_model_earns_the_same_501_once_the_engine_has_said_so(
     assert await zoo.gw.metric("portico_backend_up", backend=f"b-{name}") == 1
 
 
-async def test_a_surface_of_another_dialect_is_501_for_now(zoo: Zoo) -> None:
-    body = chat_json("model-tgi", max_tokens=5)
+async def test_a_surface_of_another_dialect_is_translated(zoo: Zoo) -> None:
+    """TGI speaks neither Anthropic's nor Ollama's API; these were 501 before bridges were there."""
+    body = chat_json("model-tgi", max_tokens=5, stream=False)
     reply = await zoo.gw.post("/v1/messages", body)
-    assert (reply.status, reply.doc["type"], reply.kind) == (501, "error", "unsupported")
+    assert (reply.status, reply.doc["type"], reply.doc["role"]) == (200, "message", "assistant")
     reply = await zoo.gw.post("/api/chat", body)
+    assert (reply.status, reply.doc["done"]) == (200, True)
+
+
+async def test_what_no_translation_helps_is_501_in_the_clients_dialect(zoo: Zoo) -> None:
+    reply = await zoo.gw.post("/api/embed", {"model": "model-tgi", "input": "Hi"})
     assert reply.status == 501
     assert "TGI" in reply.doc["error"]
+    body = {"model": "model-ollama", "messages": []}
+    reply = await zoo.gw.post("/v1/messages/count_tokens", body)
+    assert (reply.status, reply.doc["type"], reply.kind) == (501, "error", "unsupported")
 
 
 async def test_images_of_a_text_engine_are_501_with_the_remedy(zoo: Zoo) -> None:

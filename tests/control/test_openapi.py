@@ -15,7 +15,7 @@ from gateway.core.types import Op, Wire
 from gateway.dialects import ROUTES
 
 DOCUMENT = document("1.2.3", ROUTES)
-METHODS = {"get", "post", "delete", "put", "patch"}
+METHODS = {"get", "post", "delete", "put", "patch", "head"}
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:

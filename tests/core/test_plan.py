@@ -1,13 +1,14 @@
 """The order of places: what fits, what is up, what is ranked (INTERFACE 4 and 7)."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from gateway.core.capacity import trial_of
 from gateway.core.catalog import build
 from gateway.core.errors import Refusal
+from gateway.core.fit import NO_DETOURS
 from gateway.core.plan import LONGEST_PLAN, favourite, plan, route
 from gateway.core.types import (
     Caller,
@@ -23,23 +24,26 @@ from gateway.policies import POLICIES
 from tests.core.fleets import call, catalog, changed, fleet, rows
 
 
-def order(known, asked=None, busy=None, *, turn=0, policy="auto", dice=0.5):
+def planned(known, asked=None, busy=None, *, turn=0, policy="auto", dice=0.5, table=NO_DETOURS):
     wanted = asked or call()
-    found = plan(
+    return plan(
         wanted,
-        route(wanted, Caller(), known),
+        route(wanted, Caller(), known, table),
         policies=POLICIES,
         policy=policy,
         busy=busy or {},
         turn=turn,
         dice=dice,
     )
-    return [place.backend.name for place in found.places]
 
 
-def refusal_of(known, asked=None, busy=None):
+def order(known, asked=None, busy=None, **more):
+    return [place.backend.name for place in planned(known, asked, busy, **more).places]
+
+
+def refusal_of(known, asked=None, busy=None, **more):
     with pytest.raises(Refusal) as caught:
-        order(known, asked, busy)
+        order(known, asked, busy, **more)
     return caught.value
 
 
@@ -120,6 +124,63 @@ def test_what_the_engine_once_refused_is_501_from_then_on():
     refusal = refusal_of(build(seen, (), rows), call(op=Op.EMBEDDINGS))
     assert refusal.kind == "unsupported"
     assert "for the model 'm1'" in refusal.message
+
+
+@dataclass(frozen=True)
+class By:
+    """A translation, for those who only decide."""
+
+    to_wire: Wire
+    to_op: Op
+    chat: bool = False
+
+
+TO_CHAT, TO_MESSAGES = By(Wire.OPENAI, Op.CHAT), By(Wire.ANTHROPIC, Op.MESSAGES)
+TABLE = {
+    (Wire.OLLAMA, Op.CHAT): (TO_CHAT, TO_MESSAGES),
+    (Wire.ANTHROPIC, Op.COUNT_TOKENS): (By(Wire.OPENAI, Op.TOKENIZE, chat=True),),
+}
+
+
+def test_a_backend_without_the_surface_is_reached_by_a_translation_and_one_with_it_is_not():
+    known = catalog(a="tgi m1", b="ollama m1", c="anthropic m1")
+    found = planned(known, call("m1", Op.CHAT, Wire.OLLAMA), table=TABLE)
+    assert {place.backend.name for place in found.places} == {"a", "b", "c"}
+    assert found.ways == {("a", "m1"): (TO_CHAT,), ("c", "m1"): (TO_MESSAGES,)}
+
+
+def test_a_translation_to_a_surface_that_the_engine_refused_once_is_no_way():
+    seen = changed(fleet(a="vllm m1"), "a", lacks=frozenset({("m1", Op.CHAT)}))
+    asked = call("m1", Op.CHAT, Wire.OLLAMA)
+    assert refusal_of(build(seen, (), rows), asked, table={asked_for(asked): (TO_CHAT,)}).kind == (
+        "unsupported"
+    )
+
+
+def asked_for(asked):
+    return asked.wire, asked.op
+
+
+def test_a_surface_that_the_engine_refused_once_is_reached_by_a_translation():
+    seen = changed(fleet(a="openai m1"), "a", lacks=frozenset({("m1", Op.RESPONSES)}))
+    table = {(Wire.OPENAI, Op.RESPONSES): (TO_CHAT,)}
+    found = planned(build(seen, (), rows), call("m1", Op.RESPONSES), table=table)
+    assert found.ways == {("a", "m1"): (TO_CHAT,)}
+
+
+@pytest.mark.parametrize(("runtime", "helped"), [("tgi", True), ("localai", False)])
+def test_only_a_tokenizer_that_takes_a_chat_counts_one(runtime, helped):
+    asked = call("m1", Op.COUNT_TOKENS, Wire.ANTHROPIC)
+    known = catalog(a=f"{runtime} m1")
+    if helped:
+        assert order(known, asked, table=TABLE) == ["a"]
+    else:
+        assert refusal_of(known, asked, table=TABLE).kind == "unsupported"
+
+
+def test_a_translation_does_not_wake_a_backend_that_is_down():
+    asked = call("m1", Op.CHAT, Wire.OLLAMA)
+    assert refusal_of(catalog(a="-tgi m1"), asked, table=TABLE).kind == "overloaded"
 
 
 def test_fallbacks_come_after_all_targets_and_stand_in_when_none_is_up():

@@ -8,9 +8,10 @@ import pytest
 
 from gateway.core.catalog import resolve
 from gateway.core.headers import envelope, request_head
-from gateway.core.prepare import prepare, wants_usage
+from gateway.core.prepare import prepare, prepare_detour, wants_usage
 from gateway.core.types import Backend, Caller, Op, PublicModel, Target, Wire
 from tests.core.fleets import call, catalog, rows
+from tests.core.test_plan import By
 
 BODY = b'{ "x":1.00, "model" : "chat" ,"messages":[{"role":"user","content":"h\\u00e9"}]}'
 
@@ -180,3 +181,47 @@ def test_the_params_of_one_surface_say_nothing_of_another():
 def test_a_checked_address_is_asked_under_the_name():
     backend = Backend("p", "http://10.0.0.7:80", host="engine.example")
     assert b"Host: engine.example\r\n" in envelope(backend, rows("vllm", "")).fixed
+
+
+CHAT = By(Wire.OPENAI, Op.CHAT)
+
+
+def turned(doc, runtime="vllm", by=CHAT, *, add_usage=False):
+    return prepare_detour(asked(), place(runtime), by, doc, add_usage)
+
+
+def test_a_translated_request_has_the_engines_name_path_and_quirks():
+    sent = turned({"model": "chat", "messages": [], "stop": "x"}, "tgi")
+    assert sent.path == "/v1/chat/completions"
+    assert json.loads(sent.body) == {"model": "org/m1", "messages": [], "stop": ["x"]}
+
+
+def test_a_tokenizer_gets_a_chat_where_it_takes_one_and_without_the_quirks_of_a_chat():
+    counting = By(Wire.OPENAI, Op.TOKENIZE, chat=True)
+    sent = turned({"messages": [], "stop": "x"}, "tgi", counting)
+    assert sent.path == "/chat_tokenize"
+    assert json.loads(sent.body)["stop"] == "x"
+
+
+def test_usage_that_nobody_else_asks_for_is_asked_for_and_taken_out_again():
+    sent = turned({"stream": True}, add_usage=True)
+    assert sent.strip_usage
+    assert json.loads(sent.body)["stream_options"] == {"include_usage": True}
+
+
+def test_usage_that_the_translation_asks_for_stays():
+    sent = turned({"stream_options": {"include_usage": True}}, add_usage=True)
+    assert not sent.strip_usage
+
+
+def test_a_surface_without_stream_options_is_not_asked_with_them():
+    sent = turned({"stream": True}, "anthropic", By(Wire.ANTHROPIC, Op.MESSAGES), add_usage=True)
+    assert not sent.strip_usage
+    assert "stream_options" not in json.loads(sent.body)
+
+
+def test_only_the_supported_params_of_the_engines_surface_survive_a_translation():
+    doc = {"model": "chat", "messages": [], "temperature": 1, "seed": 2, "stream": True}
+    sent = prepare_detour(asked(), limited("temperature"), CHAT, doc, True)
+    assert json.loads(sent.body) == {"model": "org/m1", "messages": [], "temperature": 1}
+    assert not sent.strip_usage

@@ -67,9 +67,10 @@ class FakeEngine:
         self.persona: Persona = PERSONAS[runtime]
         self._listed: list[str] | None = None
         self._surfaces = [
-            (_pattern(cell.path or OWN_PATHS[op]), wire, op)
+            (_pattern(path), wire, op)
             for (wire, op), cell in self.row.cells.items()
             if cell.support is not Support.NO
+            for path in {cell.path or OWN_PATHS[op], cell.chat_path} - {""}
         ]
 
     def _gets(self) -> Gets:
@@ -178,6 +179,7 @@ class FakeEngine:
         """A GET that is no use of a surface comes from a sensor, known address or not."""
         surface = self.surface(request)
         used = surface is not None and surface[1] is Op.RESPONSES_BY_ID
+        used = used or request.path.startswith("/api/blobs/")
         return request.method in {"GET", "HEAD"} and not used
 
     def _ends_if_stale(self, peer: Peer) -> None:
