@@ -361,4 +361,6 @@ async def test_a_budget_outlives_a_restart_where_there_is_a_store(
                 assert (await gw.chat("m", bearer(), max_tokens=1)).status == 200, spent
         async with Gateway(settings) as gw:
             assert (await gw.chat("m", bearer(), max_tokens=1)).status == 200
-            is_limited(await gw.chat("m", bearer(), max_tokens=1), "day")
+            reply = await gw.chat("m", bearer(), max_tokens=1)
+            assert (reply.status, reply.kind) == (429, "rate_limit_exceeded")
+            assert "day" in reply.error["message"]
