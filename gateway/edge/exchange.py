@@ -94,6 +94,9 @@ class Tally:
     itl_sum: float = 0.0
 
 
+DONE = Result(End.DONE)
+
+
 class Job(Protocol):
     """What the exchange is for. ``claim`` is called, where another copy of the request may be under
     way, before an answer is committed; ``begun`` gets the bytes that it begins with, before they
@@ -492,7 +495,7 @@ class Exchange:
             return
         if self._chunked:
             self._write(b"0\r\n\r\n")
-        self._resolve(Result(End.DONE))
+        self._resolve(DONE)
 
     def _cut(self, kind: str, message: str) -> None:
         """The answer had begun: tell the client in its own dialect, and do not end cleanly."""
