@@ -15,11 +15,12 @@ from gateway.core.capacity import limit
 from gateway.core.catalog import Place
 from gateway.core.errors import KINDS, Refusal
 from gateway.core.fit import Detour, detours, unsupported
-from gateway.core.headers import request_head, translated
+from gateway.core.headers import proven, request_head, translated
+from gateway.core.keys import presented
 from gateway.core.plan import Plan, takes
 from gateway.core.prepare import Prepared, prepare, wants_usage
 from gateway.core.runtime import MOVE_ON, Verdict
-from gateway.core.types import Call, Caller, Doc, Op, Wire
+from gateway.core.types import PASSTHROUGH, Call, Caller, Doc, Op, Wire
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
 from gateway.dialects.strip import UsageStrip
@@ -446,7 +447,7 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
     head = request_head(
         request.method,
         errand.origin.path + prepared.path + query,
-        request.raw_headers if errand.turn is None else translated(request.raw_headers),
+        request.raw_headers if errand.turn is None else _headers(request, place),
         sent=place.sent,
         request_id=call.id,
         length=whole,
@@ -455,6 +456,14 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
         begun = _chunk(body) if body else b""
         body = begun + (b"0\r\n\r\n" if upload.complete else b"")
     return head, body
+
+
+def _headers(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
+    """The caller's headers, for a request that was translated."""
+    headers = translated(request.raw_headers)
+    if place.backend.secret != PASSTHROUGH:
+        return headers
+    return proven(headers, presented(request.fields), place.runtime.auth)
 
 
 def _send(connection: Connection, head: bytes, body: bytes, *, at_once: bool) -> None:

@@ -357,6 +357,33 @@ async def test_a_surface_that_turns_out_to_be_missing_is_translated_at_once() ->
         assert (line["tokens_in"], line["tokens_out"]) == (7, 5)
 
 
+async def test_the_callers_own_key_is_shown_in_the_engines_way() -> None:
+    async with (
+        FakeEngine("anthropic", ["m"], api_key="sk-caller") as cloud,
+        Gateway(
+            {
+                "backends": [
+                    {
+                        "name": "cloud",
+                        "url": cloud.url,
+                        "runtime": "anthropic",
+                        "api_key": "passthrough",
+                        "models": ["m"],
+                    }
+                ]
+            },
+            up=[],
+        ) as gw,
+    ):
+        body = {"model": "cloud:m", "messages": HI}
+        reply = await gw.post("/v1/chat/completions", body, [("Authorization", "Bearer sk-caller")])
+        assert reply.status == 200, reply.body
+        sent = cloud.requests[0]
+        assert sent.header("x-api-key") == "sk-caller"
+        assert sent.header("authorization") is None
+        assert sent.header("anthropic-version")
+
+
 async def test_tokens_are_counted_by_a_tokenizer_that_takes_a_chat() -> None:
     async with (
         FakeEngine("tgi", ["m"]) as tgi,
