@@ -16,6 +16,7 @@ from gateway.core.runtime import (
     Runtime,
     Support,
     Verdict,
+    Wake,
     health_by_status,
     openai_models,
 )
@@ -534,6 +535,8 @@ _ROUTER = replace(
     # Its /metrics wants a model's name, and may load that model (sheet: llamacpp 5).
     load_paths=(),
     rules=ROUTER_RULES,
+    # It answers at once, and 400 when the model runs or is being loaded (sheet: llamacpp 4).
+    wake=Wake("/models/load", waits=False, already="already running"),
 )
 
 _PYTHON = replace(

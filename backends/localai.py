@@ -16,6 +16,7 @@ from gateway.core.runtime import (
     Runtime,
     Support,
     Verdict,
+    Wake,
     health_by_status,
     openai_models,
 )
@@ -344,6 +345,8 @@ LOCALAI = Runtime(
     event_fault=_event_fault,
     idle=30.0,
     request_ids=("X-Request-Id", "X-Correlation-ID"),
+    # It blocks until the model is loaded (sheet: localai 2).
+    wake=Wake("/backend/load"),
     ports=(8080,),
     flags={
         "tools": "no flag: a function template in the model's YAML, or the backend's own parser",

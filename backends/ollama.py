@@ -16,6 +16,7 @@ from gateway.core.runtime import (
     Runtime,
     Support,
     Verdict,
+    Wake,
     health_by_status,
     openai_models,
 )
@@ -422,6 +423,8 @@ OLLAMA = Runtime(
     event_fault=_event_fault,
     idle=30.0,
     needs_finish=True,
+    # Without a prompt it only loads, and answers when that is done (sheet: ollama 5).
+    wake=Wake("/api/generate"),
     ports=(11434,),
     flags={
         "tools": "none; the model must have the capability tools",

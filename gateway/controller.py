@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 from backends import BY_NAME, PLAIN, RUNTIMES
@@ -20,7 +20,7 @@ from gateway.control.metrics import Metrics
 from gateway.core.energy import Work
 from gateway.core.gpus import Panorama
 from gateway.core.runtime import Runtime
-from gateway.core.types import ROUTABLE, Backend, Fleet, Health
+from gateway.core.types import ROUTABLE, Backend, Doc, Fleet, Health
 from gateway.demo.child import DemoEngine, DemoError
 from gateway.sensors.discover import Discoverer
 from gateway.sensors.gpu_sense import GpuSense
@@ -50,7 +50,8 @@ def rows(name: str, variant: str) -> Runtime | None:
 class Controller:
     """``see(fleet)`` is called with every new fleet, ``configured(config)`` with a configuration
     that took over; ``load`` reads it again; ``works`` gives the requests that have ended since it
-    was asked last, of all workers."""
+    was asked last, of all workers; ``recall(request id)`` finds out why a request went where it
+    went. It is the Desk of ``control/admin.py``."""
 
     def __init__(
         self,
@@ -63,8 +64,11 @@ class Controller:
         see: Callable[[Fleet], None],
         configured: Callable[[Config], None],
         works: Callable[[], list[Work]],
+        recall: Callable[[str], Awaitable[Doc | None]],
+        drained: Iterable[str] = (),
     ) -> None:
         self.config = config
+        self.explain = recall
         self.gpus = GpuWatch(config.gate.good_for)
         self._board = board
         self._works = works
@@ -86,6 +90,7 @@ class Controller:
             publish=self._publish,
             discoverer=discoverer,
             instance=instance,
+            drained=drained,
         )
         self.sensors.learn = config.learn
 
@@ -144,6 +149,29 @@ class Controller:
             self.gpus.learn(self._works())
             for share in self.gpus.settle(self._abouts(), time.monotonic()):
                 self.metrics.charge(*share.owner, share.joules, share.seconds)
+
+    @property
+    def fleet(self) -> Fleet:
+        """What was seen last."""
+        return self.sensors.fleet
+
+    def drain(self, name: str) -> bool:
+        """Give a backend no new requests; False when there is none of that name."""
+        known = self.sensors.drain(name)
+        if known:
+            log.info("backend %s: drained by an administrator", name)
+        return known
+
+    def undrain(self, name: str) -> bool:
+        """Give it requests again; False when there is none of that name."""
+        known = self.sensors.undrain(name)
+        if known:
+            log.info("backend %s: given requests again by an administrator", name)
+        return known
+
+    def in_flight(self, name: str) -> int:
+        """Requests that a backend works on for this gateway, over all processes."""
+        return self._board.pulse(name).in_flight
 
     async def start(self) -> None:
         """Look at everything once, and start the demo engine where nothing is found."""

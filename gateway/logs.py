@@ -310,6 +310,7 @@ def outcome_fields(outcome: Outcome, ts: str) -> Fields:
         "status": outcome.status,
         "attempts": outcome.attempts,
         "moves": outcome.moves,
+        "hedged": outcome.hedged,
         "stream": outcome.stream,
         "ttft_ms": None if first_byte is None else int(first_byte * 1e6 + 0.5) / 1e3,
         "duration_ms": int(outcome.duration * 1e6 + 0.5) / 1e3,
@@ -325,6 +326,8 @@ def outcome_fields(outcome: Outcome, ts: str) -> Fields:
     }
     if not outcome.user:
         del fields["user"]
+    if not outcome.hedged:
+        del fields["hedged"]
     if not usage.counted:
         fields["note"] = COUNTED_HERE
     return fields

@@ -22,13 +22,16 @@ from typing import Any
 
 from gateway import __version__
 from gateway.config import Config
+from gateway.control import admin
 from gateway.control.exposition import State
 from gateway.control.gathered import Gathered
 from gateway.control.gpu_watch import GpuWatch
 from gateway.control.openapi import document
 from gateway.controller import Controller
+from gateway.core.breaker import Failure
 from gateway.core.energy import Work
 from gateway.core.errors import Refusal
+from gateway.core.explain import explain
 from gateway.core.types import Doc, Fleet, Op
 from gateway.dialects import ROUTES
 from gateway.edge.handler import Tables
@@ -110,13 +113,14 @@ class Ties:
 @dataclass(frozen=True, slots=True)
 class Legacy:
     """What a control process leaves to the next: the configuration that took over last, which
-    need not be what the file says now, all that was counted, and what is held against GPUs, which
-    a restart of ours does not heal."""
+    need not be what the file says now, all that was counted, what is held against GPUs, which a
+    restart of ours does not heal, and the backends that are drained."""
 
     config: Config
     own: State
     gathered: Gathered
     gpus: GpuWatch
+    drained: frozenset[str] = frozenset()
 
 
 class Serving(ABC):
@@ -157,6 +161,18 @@ class Serving(ABC):
     def openapi(self) -> Doc:
         return document(__version__, ROUTES)
 
+    def admin_methods(self, path: str) -> tuple[str, ...]:
+        return admin.methods(path)
+
+    @abstractmethod
+    async def admin(self, method: str, path: str, query: str, body: bytes) -> admin.Answered:
+        """What the control side answers to an administrator. Raises Refusal."""
+
+    def told(self, request_id: str) -> Doc | None:
+        """Why a request of this process went where it went, None when it is not known here."""
+        story = self.worker.handler.recall.of(request_id)
+        return None if story is None else explain(story)
+
     @abstractmethod
     def trouble(self, name: str, detail: str) -> None:
         """The data plane found nobody at a backend."""
@@ -168,6 +184,14 @@ class Serving(ABC):
     @abstractmethod
     def stale(self, name: str) -> None:
         """What is known of a backend seems out of date."""
+
+    @abstractmethod
+    def wake(self, name: str, model_id: str) -> None:
+        """A request is there for a model that its engine would have to load first."""
+
+    @abstractmethod
+    def failed(self, name: str, reason: str, failure: Failure) -> None:
+        """A request failed on a backend in a way that means the engine."""
 
     async def drain(self) -> None:
         if not await self.worker.drain(self.config.server.drain_timeout):
@@ -209,8 +233,15 @@ class Alone(Serving):
             see=self.worker.see,
             configured=self._configured,
             works=self.worker.take_works,
+            recall=self._recall,
         )
         self.worker.configure(setting.config)
+
+    async def _recall(self, request_id: str) -> Doc | None:
+        return self.told(request_id)
+
+    async def admin(self, method: str, path: str, query: str, body: bytes) -> admin.Answered:
+        return await admin.answer(self.controller, admin.Ask(method, path, query, body))
 
     def _configured(self, config: Config) -> None:
         self.config = config
@@ -230,6 +261,12 @@ class Alone(Serving):
 
     def stale(self, name: str) -> None:
         self.controller.sensors.stale(name)
+
+    def wake(self, name: str, model_id: str) -> None:
+        self.controller.sensors.wake(name, model_id)
+
+    def failed(self, name: str, reason: str, failure: Failure) -> None:
+        self.controller.sensors.failed(name, reason, failure)
 
     async def run(self) -> None:
         """Serve until a signal ends it."""
@@ -283,8 +320,11 @@ class Working(Serving):
                 self._known.set()
             case "counts?":
                 self._tell_counts(content)
-            case "page":
+            case "page" | "admin":
                 self._asked.answered(*content)
+            case "explain?":
+                number, request_id = content
+                self._spoke.say("explain", (number, self.told(request_id)))
 
     def _tell_counts(self, number: int) -> None:
         counts = (number, self.worker.metrics.state(), Now.on(self.board))
@@ -300,25 +340,31 @@ class Working(Serving):
                 self._spoke.say("works", self.worker.take_works())
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
-        """Ask the control process, which asks all the others. One that has died is replaced in a
-        moment, so it is worth waiting for the next."""
+        """Ask the control process, which asks all the others."""
+        page: tuple[bytes, str] = await self._ask_control("page?", accept)
+        return page
+
+    async def admin(self, method: str, path: str, query: str, body: bytes) -> admin.Answered:
+        ask = admin.Ask(method, path, query, body)
+        wired: admin.Wired = await self._ask_control("admin?", ask)
+        return admin.unwired(wired)
+
+    async def _ask_control(self, kind: str, content: Any) -> Any:
+        """The answer of the control process. One that has died is replaced in a moment, so it is
+        worth waiting for the next. Raises Refusal ``overloaded``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PAGE_WITHIN):
                 while True:
                     await self._spoke.connected.wait()
                     with contextlib.suppress(ConnectionError):
-                        return await self._page(accept)
+                        return await self._asked.ask(
+                            lambda number: self._spoke.say(kind, (number, content)), PAGE_WITHIN
+                        )
         raise Refusal(
             "overloaded",
-            "The process that keeps the metrics does not answer; it is being restarted."
-            " Requests are served meanwhile. Scrape again.",
+            "The process that keeps metrics and settings does not answer; it is being restarted."
+            " Requests are served meanwhile. Ask again.",
         )
-
-    async def _page(self, accept: str) -> tuple[bytes, str]:
-        page: tuple[bytes, str] = await self._asked.ask(
-            lambda number: self._spoke.say("page?", (number, accept)), PAGE_WITHIN
-        )
-        return page
 
     def trouble(self, name: str, detail: str) -> None:
         self._spoke.say("trouble", (name, detail))
@@ -328,6 +374,12 @@ class Working(Serving):
 
     def stale(self, name: str) -> None:
         self._spoke.say("stale", (name,))
+
+    def wake(self, name: str, model_id: str) -> None:
+        self._spoke.say("wake", (name, model_id))
+
+    def failed(self, name: str, reason: str, failure: Failure) -> None:
+        self._spoke.say("failed", (name, reason, failure))
 
     def _abandoned(self) -> None:
         """Without a supervisor nobody would replace us or end us. What has begun may end, but the
@@ -382,6 +434,8 @@ class Controlling:
             see=self._see,
             configured=self._configured,
             works=self._take_works,
+            recall=self._recall,
+            drained=frozenset() if legacy is None else legacy.drained,
         )
         if legacy is not None:
             self.controller.metrics.merge(legacy.own)
@@ -414,6 +468,10 @@ class Controlling:
                 sensors.stale(*content)
             case "works":
                 self._works += content
+            case "wake":
+                sensors.wake(*content)
+            case "failed":
+                sensors.failed(*content)
             case "counts":
                 number, state, now = content
                 self._gathered.told(worker, state, time.monotonic())
@@ -421,6 +479,10 @@ class Controlling:
                 self._asked.answered(number, now)
             case "page?":
                 self._tasks.spawn(self._page(worker, *content), "metrics page")
+            case "admin?":
+                self._tasks.spawn(self._admin(worker, *content), "admin")
+            case "explain":
+                self._asked.answered(*content)
             case "ready" if self._announce:
                 self._announce = False
                 self.controller.announce(sorted(_served(sensors.fleet)))
@@ -429,7 +491,9 @@ class Controlling:
         """Leave all to the next control process, should this one be killed now."""
         controller = self.controller
         state, gpus = controller.metrics.state(), controller.gpus
-        self._ties.kept.write(Legacy(controller.config, state, self._gathered, gpus))
+        drained = controller.sensors.drained
+        legacy = Legacy(controller.config, state, self._gathered, gpus, drained)
+        self._ties.kept.write(legacy)
         self._to_keep, self._found = False, gpus.found
 
     async def _keep_keeping(self) -> None:
@@ -459,6 +523,28 @@ class Controlling:
             )
         except TimeoutError:
             return Now()
+        return answer
+
+    async def _admin(self, worker: str, number: int, ask: admin.Ask) -> None:
+        wired = await admin.answer_wired(self.controller, ask)
+        if ask.method != "GET":
+            self._keep()
+        self._hub.tell(worker, "admin", (number, wired))
+
+    async def _recall(self, request_id: str) -> Doc | None:
+        """Ask every worker; at most a few know the id, of whom the last one counts."""
+        answers = await asyncio.gather(*(self._told(w, request_id) for w in self._hub.workers))
+        known = [answer for answer in answers if answer is not None]
+        return max(known, key=lambda doc: float(doc["at"]), default=None)
+
+    async def _told(self, worker: str, request_id: str) -> Doc | None:
+        try:
+            answer: Doc | None = await self._asked.ask(
+                lambda number: self._hub.tell(worker, "explain?", (number, request_id)),
+                ANSWER_WITHIN,
+            )
+        except TimeoutError:
+            return None
         return answer
 
     def _abandoned(self) -> None:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from gateway.config import Config
 from gateway.control.metrics import Metrics
 from gateway.controller import rows
+from gateway.core.capacity import trial_of
 from gateway.core.catalog import build
 from gateway.core.energy import Work, work
-from gateway.core.types import ROUTABLE, Fleet, Health, Outcome, PublicModel
+from gateway.core.types import ROUTABLE, Circuit, Fleet, Health, Outcome, PublicModel
 from gateway.edge.attempts import Senses
 from gateway.edge.front import FrontServer
 from gateway.edge.handler import Handler, OwnPages
@@ -105,6 +106,7 @@ class Worker:
             queue=config.queue,
             ways={},
         )
+        self.handler.adopt(config.tactics)
         self.see(self.fleet)
 
     def see(self, fleet: Fleet) -> None:
@@ -113,12 +115,15 @@ class Worker:
         gone = {backend.url for backend in self.fleet.backends.values()} - kept
         for name in fleet.backends:
             self._board.name(name)
+            if fleet.sights[name].circuit is not Circuit.CLOSED:
+                self._board.name(trial_of(name))
             if _back(name, self.fleet, fleet):
                 self._board.lore.restarted(name)
         self.fleet = fleet
         catalog = build(fleet, self._public, rows)
         tables = self.handler.tables = replace(self.handler.tables, catalog=catalog, ways={})
         self.handler.waiting.refresh(tables.queue, tables.way)
+        self.handler.cold.seen(fleet)
         if gone:
             self._pool.forget(kept)
 
@@ -138,8 +143,7 @@ class Worker:
     async def drain(self, within: float) -> bool:
         """Refuse new requests and wait for those under way, for ``within`` seconds. The sockets
         stay open, so that whoever comes is told. False when some had to be left."""
-        self.handler.draining = True
-        self.handler.waiting.close()
+        self.handler.drain()
         end = time.monotonic() + within
         while self.handler.active and time.monotonic() < end:  # noqa: ASYNC110 - happens once
             await asyncio.sleep(POLL)

@@ -317,6 +317,13 @@ def test_a_text_line_leads_with_status_and_time_and_leaves_out_what_is_empty(
     )
 
 
+def test_a_second_copy_is_told_where_one_was_sent(log: Log) -> None:
+    access = logs.AccessLog(log.sink, "json")
+    access.write(replace(GOOD, hedged="won"))
+    access.flush()
+    assert log.lines()[0]["hedged"] == "won"
+
+
 def test_a_callers_endless_user_id_is_cut(log: Log) -> None:
     access = logs.AccessLog(log.sink, "json")
     access.write(replace(GOOD, user="u" * 8000))

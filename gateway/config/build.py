@@ -9,7 +9,7 @@ from typing import Literal, cast
 from gateway.core.gpu_gate import Mode
 from gateway.core.gpus import Gpus
 from gateway.core.queue import Bounds
-from gateway.core.types import Backend, PublicModel, Target, Timeouts
+from gateway.core.types import Backend, PublicModel, Tactics, Target, Timeouts
 
 from .addresses import split_runtime
 from .model import BackendDoc, GpuDoc, GpusDoc, ModelDoc, RoutingDoc, ServerDoc
@@ -66,6 +66,19 @@ def _gpus(doc: GpusDoc) -> Gpus:
 
 def queue(doc: RoutingDoc) -> Bounds:
     return Bounds(doc.queue.max, doc.queue.timeout, doc.keepalive)
+
+
+def tactics(doc: RoutingDoc) -> Tactics:
+    """How far to go for a request."""
+    after = doc.hedge.after if doc.hedge else None
+    return Tactics(
+        retry_share=doc.retries.budget,
+        retry_floor=doc.retries.per_second,
+        load_wait=doc.load_wait,
+        hedge=doc.hedge is not None,
+        hedge_after=after if isinstance(after, float) else None,
+        first_byte=doc.first_byte == "auto",
+    )
 
 
 def models(docs: Sequence[ModelDoc]) -> tuple[PublicModel, ...]:

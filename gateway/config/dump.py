@@ -68,10 +68,15 @@ def document(config: Config) -> dict[str, Any]:
 
 
 def _routing(config: Config) -> dict[str, Any]:
-    queue = config.queue
+    queue, tactics = config.queue, config.tactics
+    after = "p95" if tactics.hedge_after is None else show_seconds(tactics.hedge_after)
     return _given(
         {
             "policy": _policy(config.policy),
+            "retries": {"budget": tactics.retry_share, "per_second": tactics.retry_floor},
+            "hedge": {"after": after} if tactics.hedge else {},
+            "first_byte": "auto" if tactics.first_byte else "timeout",
+            "load_wait": show_seconds(tactics.load_wait),
             "queue": {
                 "max": queue.max,
                 "timeout": show_seconds(queue.timeout),

@@ -137,6 +137,32 @@ def share(value: object) -> float:
     return float(number)
 
 
+def between(low: float, high: float) -> Callable[[object], float]:
+    """A check for a number from ``low`` to ``high``, both included."""
+
+    def check(value: object) -> float:
+        number: object = value
+        if isinstance(value, str) and _DECIMAL.fullmatch(value):
+            number = float(value)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"must be a number, {low:g} to {high:g}")  # noqa: TRY004 - pydantic collects only ValueError
+        if not low <= number <= high:
+            raise ValueError(f"must be {low:g} to {high:g}")
+        return float(number)
+
+    return check
+
+
+def hedge_after(value: object) -> float | str:
+    """``p95`` or a duration."""
+    if isinstance(value, str) and value.strip().lower() == "p95":
+        return "p95"
+    try:
+        return units.seconds(value)
+    except ValueError:
+        raise ValueError("must be 'p95' or a time, such as 2s") from None
+
+
 def workers(value: object) -> int | str:
     """``auto`` or a number of processes."""
     if isinstance(value, str) and value.strip().lower() == "auto":
@@ -296,6 +322,20 @@ Moment = Annotated[
     ),
 ]
 Weight = Annotated[float, _typed(share), WithJsonSchema(_SHARE)]
+FIRST_BYTE = ("timeout", "auto")
+FirstByte = Annotated[
+    str, _typed(one_of(FIRST_BYTE)), WithJsonSchema({"type": "string", "enum": list(FIRST_BYTE)})
+]
+Ratio = Annotated[
+    float,
+    _typed(between(0, 1)),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
+]
+Rate = Annotated[
+    float,
+    _typed(between(0, 10_000)),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 10_000}),
+]
 Seconds = Annotated[
     float,
     _typed(units.seconds),
@@ -303,6 +343,19 @@ Seconds = Annotated[
         {
             "anyOf": [
                 {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": units.DURATION_PATTERN},
+            ]
+        }
+    ),
+]
+HedgeAfter = Annotated[
+    float | str,
+    _typed(hedge_after),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "const": "p95"},
                 {"type": "string", "pattern": units.DURATION_PATTERN},
             ]
         }

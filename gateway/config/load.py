@@ -59,6 +59,7 @@ def load(path: Path | None, env: Mapping[str, str], cli: Overrides) -> Config:
         policy=doc.routing.policy,
         queue=build.queue(doc.routing),
         learn=doc.routing.queue.limits,
+        tactics=build.tactics(doc.routing),
         store_url=None if doc.store.url is None else doc.store.url.get_secret_value(),
         discover=discover,
         demo=cli.demo,

@@ -241,6 +241,25 @@ class QueueDoc(Section):
     (learned)."""
 
 
+class RetriesDoc(Section):
+    """How often a request may be tried again, on another backend, before its answer began. Both
+    hold for each process by itself. What one crash of an engine cuts off, and what was never sent
+    for lack of room, moves on without counting."""
+
+    budget: f.Ratio = 0.2
+    """Further attempts as a share of the requests, 0 to 1."""
+    per_second: f.Rate = 10.0
+    """Further attempts a second that are always allowed; 10 seconds of them can be saved up."""
+
+
+class HedgeDoc(Section):
+    """A second copy of a generating request, on another engine, when no byte of an answer has come
+    in time. What answers first is relayed, the other is cancelled. Copies count as retries."""
+
+    after: f.HedgeAfter
+    """p95, the 95th percentile of the model's last first bytes (once 30 are known), or a time."""
+
+
 class RoutingDoc(Section):
     """How a backend is chosen among those that can take a request."""
 
@@ -251,6 +270,17 @@ class RoutingDoc(Section):
     keepalive: f.Seconds | None = None
     """After how long, and how often, a waiting stream is sent a comment; this commits its status
     to 200. Off when left out."""
+    retries: RetriesDoc = RetriesDoc()
+    """Bounds on further attempts, so that an outage is not multiplied."""
+    hedge: HedgeDoc | None = None
+    """Second copies of late requests; none when left out."""
+    first_byte: f.FirstByte = "timeout"
+    """When a request without a first byte goes elsewhere: timeout, after the backend's
+    timeouts.first_byte; auto, also after four times the 95th percentile of the model's last first
+    bytes (5 s at least) where another backend can be asked."""
+    load_wait: f.Seconds = 60.0
+    """How long a request waits while an engine loads its model; then, or when the load is known to
+    take longer, it is refused with 503 and the time to come back."""
 
 
 class GpuDoc(Section):

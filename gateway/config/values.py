@@ -11,7 +11,7 @@ from gateway.core.gpu_gate import GOOD_FOR, Mode
 from gateway.core.gpus import Gpus
 from gateway.core.keys import Keyring
 from gateway.core.queue import PLAIN, Bounds
-from gateway.core.types import Backend, PublicModel
+from gateway.core.types import Backend, PublicModel, Tactics
 
 StreamUsage = Literal["limits", "always", "never"]
 LogFormat = Literal["json", "text"]
@@ -88,6 +88,7 @@ class Config:
     policy: str = "auto"
     queue: Bounds = PLAIN
     learn: str = "configured"
+    tactics: Tactics = field(default_factory=Tactics)
     store_url: str | None = field(default=None, repr=False)
     discover: bool = True
     demo: bool = False

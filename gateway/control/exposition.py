@@ -153,6 +153,7 @@ def _gauges(snapshot: Snapshot) -> dict[str, dict[Labels, float]]:
 def _add_backend(rows: dict[str, dict[Labels, float]], backend: Backend, sight: Sight) -> None:
     runtime = _runtime(backend, sight)
     rows[fam.BACKEND_UP.name][(backend.name, runtime)] = float(sight.health in ROUTABLE)
+    rows[fam.CIRCUIT.name][(backend.name,)] = float(sight.circuit)
     rows[fam.BACKEND_INFO.name][(backend.name, runtime, sight.version)] = 1.0
     for family, value in _load(sight.load):
         if value is not None:

@@ -162,6 +162,12 @@ BACKEND_HITS = Family(
     ("backend",),
     "Share of prompt tokens that the engine found in its prefix cache, 0 to 1.",
 )
+CIRCUIT = Family(
+    "portico_circuit_state",
+    _G,
+    ("backend",),
+    "What failed requests made of it: 0 closed, 1 half open (one request at a time), 2 open.",
+)
 _GPU = ("host", "gpu", "uuid", "backend")
 
 GPU_BUSY = Family(
@@ -256,6 +262,7 @@ FAMILIES: tuple[Family, ...] = (
     BACKEND_WAITING,
     BACKEND_KV,
     BACKEND_HITS,
+    CIRCUIT,
     GPU_BUSY,
     GPU_MEMORY_USED,
     GPU_MEMORY_TOTAL,

@@ -156,7 +156,7 @@ class Metrics:
         usage = outcome.usage
         if usage.output or usage.input or usage.cached:
             self._add_tokens(path, usage)
-        if outcome.moves or outcome.stale:
+        if outcome.moves or outcome.stale or outcome.hedged:
             self._add_moves(path.model, outcome)
         if outcome.queued is not None:
             self._histogram(fam.QUEUE_WAIT, (path.model,)).add(outcome.queued)
@@ -298,9 +298,13 @@ class Metrics:
 
     def _add_moves(self, model: str, outcome: Outcome) -> None:
         # What the last attempt ended with led to no further one.
-        for reason in outcome.moves[: max(outcome.attempts - 1, 0)]:
+        for reason in outcome.moves[: max(outcome.attempts - 1 - bool(outcome.hedged), 0)]:
             self._count(fam.RETRIES, (model, reason)).value += 1
         if outcome.stale:
             self._count(fam.RETRIES, (model, "stale")).value += outcome.stale
-        if outcome.moves and _answered_elsewhere(outcome):
+        if outcome.hedged:
+            self._count(fam.RETRIES, (model, "hedge")).value += 1
+        if outcome.hedged == "won":
+            self._count(fam.FAILOVERS, (model, "hedge")).value += 1
+        elif outcome.moves and _answered_elsewhere(outcome):
             self._count(fam.FAILOVERS, (model, outcome.moves[0])).value += 1

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from gateway.control.admin import ADMIN_ROUTES
 from gateway.core.errors import KINDS
 from gateway.core.types import Op, Wire
 
@@ -112,6 +113,7 @@ def document(version: str, routes: Mapping[str, RouteLike]) -> Json:
             **_models(),
             **{path: _path(route) for path, route in routes.items()},
             **_operations(),
+            **_administration(),
         },
         "components": _components(),
     }
@@ -121,6 +123,7 @@ def _tags() -> list[Json]:
     return [
         *({"name": wire.value, "description": f"The {TITLES[wire]} interface."} for wire in Wire),
         {"name": "operations", "description": "For those who run the gateway; no key needed."},
+        {"name": "administration", "description": "For administrators; an admin key is needed."},
     ]
 
 
@@ -215,6 +218,23 @@ def _operations() -> Json:
         "/metrics": _metrics(),
         "/openapi.json": _probe("/openapi.json", "This description."),
     }
+
+
+def _administration() -> Json:
+    paths: dict[str, Json] = {}
+    for row in ADMIN_ROUTES:
+        item = paths.setdefault(row.path, _path_parameters(row.path))
+        item[row.method.lower()] = {
+            "operationId": _operation_id(row.method, row.path),
+            "tags": ["administration"],
+            "summary": row.about,
+            "security": [{"bearer": []}, {"apiKey": []}],
+            "responses": {
+                "200": {"description": "Done.", "content": {"application/json": {}}},
+                "default": _ref("responses", "openaiError"),
+            },
+        }
+    return paths
 
 
 def _probe(path: str, summary: str, other: str = "", meaning: str = "") -> Json:

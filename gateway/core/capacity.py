@@ -6,10 +6,11 @@ at once, whether requests wait in it, and at how many its tokens a second grew n
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.core.catalog import Place
-from gateway.core.types import Load
+from gateway.core.types import Circuit, Load
 
 MOST_OUTSTANDING = 0.4
 """Seconds of prefill sent to an engine and not yet answered by a first token, from which on a
@@ -49,6 +50,28 @@ def open_for(place: Place, load: int, outstanding_seconds: float = 0.0) -> bool:
     has, ``outstanding_seconds`` how long it will prefill what it was sent (0 where unknown)."""
     most = limit(place)
     return (most is None or load < most) and outstanding_seconds < MOST_OUTSTANDING
+
+
+def on_trial(place: Place) -> bool:
+    """Whether the place's backend is half open, and so gets one request at a time."""
+    return place.sight.circuit is Circuit.HALF_OPEN
+
+
+def trial_of(backend: str) -> str:
+    """The name under which a backend's trial is counted, beside what is still in flight there
+    from before. No backend's name has such a letter."""
+    return backend + "\0trial"
+
+
+def room(place: Place, busy: Mapping[str, int]) -> int | None:
+    """How many more requests the place's backend takes now, None where nothing bounds them:
+    none while its circuit is open, and one, with no other on trial, while it is half open."""
+    name, circuit, most = place.backend.name, place.sight.circuit, limit(place)
+    if circuit is Circuit.OPEN or not open_for(place, busy.get(name, 0)):
+        return 0
+    if circuit is Circuit.HALF_OPEN:
+        return 0 if busy.get(trial_of(name), 0) else 1
+    return None if most is None else most - busy.get(name, 0)
 
 
 def of_engine(load: Load) -> int | None:

@@ -38,8 +38,9 @@ KINDS: dict[str, Kind] = {
 class Refusal(Exception):
     """The gateway's own answer. ``kind`` is a row of KINDS; ``message`` says what happened, whose
     fault it is and what to do next; ``headers`` go out with it; ``label`` is the bounded name of
-    the model that was meant, once that is known. ``full``: nothing is wrong but that all places
-    are taken, so that waiting would help. ``limit`` names the limit of the key that was met."""
+    the model that was meant, once that is known. ``opens``: nothing is wrong but that all places
+    are taken, so that waiting would help, in so many seconds at the soonest (0: nobody knows);
+    None where it would not. ``limit`` names the limit of the key that was met."""
 
     kind: str
     message: str
@@ -48,8 +49,8 @@ class Refusal(Exception):
     retry_after: float | None = None
     headers: dict[str, str] = field(default_factory=dict)
     label: str = ""
-    full: bool = False
     limit: str = ""
+    opens: float | None = None
 
     @property
     def status(self) -> int:

@@ -116,6 +116,33 @@ def may_call(caller: Caller, op: Op) -> None:
     )
 
 
+def authorize_admin(headers: Mapping[str, str], ring: Keyring) -> None:
+    """Let administrators pass. Raises Refusal: ``forbidden`` without any admin key configured and
+    for keys of callers, ``unauthorized`` without a key and for unknown ones."""
+    if not ring.admins:
+        raise Refusal(
+            "forbidden",
+            "This route is for administrators, and this gateway has no admin key. To enable it, set"
+            " ADMIN_KEYS in its environment or auth.admin_keys in its configuration, and send that"
+            " key as 'Authorization: Bearer KEY'.",
+        )
+    if is_admin(headers, ring):
+        return
+    key = presented(headers)
+    if key is not None and digest(key) in ring.callers:
+        raise Refusal(
+            "forbidden",
+            "This route is for administrators; the key that came with the request is a caller's."
+            " Send one of auth.admin_keys.",
+        )
+    raise Refusal(
+        "unauthorized",
+        "This route needs an admin key, and none that is known here came with the request. Send it"
+        " as 'Authorization: Bearer KEY'; whoever runs this gateway has it.",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
 def may_use(caller: Caller, *names: str) -> bool:
     """True when one of a model's names matches one of the caller's patterns."""
     return any(fnmatchcase(name, pattern) for pattern in caller.models for name in names)

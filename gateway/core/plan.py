@@ -5,16 +5,17 @@ What does not change from call to call is a Route, made once; a Plan is made fro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Protocol
 
-from gateway.core.capacity import limit, open_for
+from gateway.core.capacity import limit, on_trial, room, trial_of
 from gateway.core.catalog import Catalog, Entry, Place, resolve
 from gateway.core.cost import Brief, Known
 from gateway.core.errors import Refusal
 from gateway.core.fit import NO_DETOURS, Detour, Detours, detours, fits, unfit, unsupported
 from gateway.core.prompt import NO_PROMPT
-from gateway.core.types import ROUTABLE, Call, Caller, Health
+from gateway.core.types import ROUTABLE, Call, Caller, Circuit, Health
 
 LONGEST_PLAN = 4
 """How many backends one request may be tried on: more would multiply an outage's load."""
@@ -51,6 +52,10 @@ class View:
     now: float = 0.0
     made: Brief | None = None
 
+    def resident(self, place: Place) -> bool:
+        """Whether the model is in the engine's memory, as far as that is told."""
+        return not cold(place)
+
     def in_flight(self, place: Place) -> int:
         return self.busy.get(place.backend.name, 0)
 
@@ -73,13 +78,15 @@ are not in it."""
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where to try, in order. ``label`` is the model's name for metrics; ``scores`` are the places'
-    (0 where there was nothing to choose) and ``briefs`` what the policies had asked for, one of
-    each name of the route that was ranked by such a policy; ``ways`` are the route's."""
+    """Where to try, in order. ``label`` is the model's name for metrics. ``scores`` are all places
+    that were ranked, in their order, with what ``policy`` gave each (None where there was no
+    choice); ``briefs`` are what the policies had asked for, one of each name of the route that was
+    ranked by such a policy; ``ways`` are the route's."""
 
     label: str
     places: tuple[Place, ...]
-    scores: tuple[float, ...] = ()
+    scores: tuple[tuple[float | None, Place], ...] = ()
+    policy: str = ""
     briefs: tuple[Brief, ...] = ()
     ways: Ways = field(default_factory=dict)
 
@@ -90,28 +97,42 @@ class Plan:
                 return brief
         return None
 
+    def without_prompts(self) -> Plan:
+        """The plan as it may be kept for long: hashes of prompts are large, and secret."""
+        return replace(self, briefs=tuple(b._replace(prompt=NO_PROMPT) for b in self.briefs))
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """One name's part of a route: its places that can serve the surface and whose backend is up,
-    whether any of them has a limit, and the policy that ranks them."""
+    whether any of them may be full (it has a limit, or its circuit is not closed), the policy that
+    ranks them, and whether any of them would have to load the model first."""
 
     places: tuple[Place, ...]
     limited: bool
     policy: str | None
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """All that can be known of a call's way before its turn: it depends on the fleet, the name,
     the surface and the caller alone, and so serves every like call until the fleet changes.
-    ``refuse`` makes the answer when no place is left; ``ways`` are the translations for the places
-    that need one."""
+    ``refuse(busy, now)`` makes the answer when no place is left; ``seen`` are all places; ``ways``
+    are the translations for the places that need one."""
 
     label: str
     groups: tuple[Group, ...]
-    refuse: Callable[[Mapping[str, int]], Refusal]
+    refuse: Callable[[Mapping[str, int], float], Refusal]
+    seen: tuple[Place, ...] = ()
     ways: Ways = field(default_factory=dict)
+
+    def opens(self, now: float) -> float | None:
+        """In how many seconds, as far as circuits go, one of the places can be had: 0 where one is
+        only full, None where there is none to wait for."""
+        sights = [place.sight for group in self.groups for place in group.places]
+        waits = [sight.until - now if sight.circuit is Circuit.OPEN else 0.0 for sight in sights]
+        return max(min(waits), 0.0) if waits else None
 
 
 def route(call: Call, caller: Caller, catalog: Catalog, table: Detours = NO_DETOURS) -> Route:
@@ -121,10 +142,13 @@ def route(call: Call, caller: Caller, catalog: Catalog, table: Detours = NO_DETO
     entry = _resolved(call, caller, catalog)
     entries = _groups(entry, call, catalog)
 
-    def refuse(busy: Mapping[str, int]) -> Refusal:
-        refusal = _refusal(call, entry, busy, table)
+    # What is kept with the route must not hold a request's body.
+    asked = replace(call, body=b"", doc={})
+
+    def refuse(busy: Mapping[str, int], now: float) -> Refusal:
+        refusal = _refusal(asked, entry, busy, now, table)
         refusal.label = entry.label
-        refusal.full = bool(groups)
+        refusal.opens = way.opens(now)
         return refusal
 
     groups = [group for group in (_group(call, found, table) for found in entries) if group.places]
@@ -134,7 +158,9 @@ def route(call: Call, caller: Caller, catalog: Catalog, table: Detours = NO_DETO
         for place in group.places
         if unfit(call, place) is not None
     }
-    return Route(entry.label, tuple(groups), refuse, ways)
+    seen = tuple(place for found in entries for place in found.places)
+    way = Route(entry.label, tuple(groups), refuse, seen, ways)
+    return way
 
 
 def _group(call: Call, entry: Entry, table: Detours) -> Group:
@@ -143,7 +169,10 @@ def _group(call: Call, entry: Entry, table: Detours) -> Group:
         for place in entry.places
         if place.sight.health in ROUTABLE and fits(call, place, table)
     )
-    return Group(places, any(limit(place) is not None for place in places), entry.policy)
+    limited = any(
+        limit(place) is not None or place.sight.circuit is not Circuit.CLOSED for place in places
+    )
+    return Group(places, limited, entry.policy, any(map(cold, places)))
 
 
 def plan(
@@ -160,7 +189,7 @@ def plan(
 ) -> Plan:
     """The places that can take the call now, best first. Raises Refusal: ``unsupported``,
     ``overloaded``."""
-    ranked: list[tuple[float, Place]] = []
+    ranked: list[tuple[float | None, Place]] = []
     briefs: list[Brief] = []
     for group in way.groups:
         places: Sequence[Place] = group.places
@@ -169,25 +198,21 @@ def plan(
         if len(places) > 1:
             view = View(call, places, busy, turn, dice, lore, now)
             scores = policies[group.policy or policy](view)
-            ranked += sorted(zip(scores, places, strict=True), key=_score)
+            pairs = sorted(zip(scores, places, strict=True), key=_score)
+            ranked += _warm_first(pairs) if group.cold else pairs
             if view.made is not None:
                 briefs.append(view.made)
         elif places:
-            ranked.append((0.0, places[0]))
+            ranked.append((None, places[0]))
     if not ranked:
-        raise way.refuse(busy)
+        raise way.refuse(busy, now)
+    used = way.groups[0].policy or policy
     if len(ranked) == 1:
-        return Plan(way.label, (ranked[0][1],), (0.0,), (), way.ways)
+        return Plan(way.label, (ranked[0][1],), tuple(ranked), used, (), way.ways)
     if len(way.groups) > 1:
         ranked = _once(ranked)
-    ranked = ranked[:LONGEST_PLAN]
-    return Plan(
-        way.label,
-        tuple([place for _, place in ranked]),
-        tuple([score for score, _ in ranked]),
-        tuple(briefs),
-        way.ways,
-    )
+    places = [place for _, place in ranked[:LONGEST_PLAN]]
+    return Plan(way.label, tuple(places), tuple(ranked), used, tuple(briefs), way.ways)
 
 
 def favourite(
@@ -203,17 +228,24 @@ def favourite(
     now: float = 0.0,
 ) -> str:
     """The backend that the policy would give the call to if none were full. The way has to have
-    a group."""
+    a group. Backends whose circuit is open are no favourites, unless all are."""
     group = way.groups[0]
-    scores = policies[group.policy or policy](View(call, group.places, busy, turn, dice, lore, now))
-    return min(zip(scores, group.places, strict=True), key=_score)[1].backend.name
+    places = [place for place in group.places if place.sight.circuit is not Circuit.OPEN]
+    places = places or list(group.places)
+    scores = policies[group.policy or policy](View(call, places, busy, turn, dice, lore, now))
+    return min(zip(scores, places, strict=True), key=_score)[1].backend.name
 
 
 def _score(pair: tuple[float, Place]) -> float:
     return pair[0]
 
 
-def _once(ranked: Sequence[tuple[float, Place]]) -> list[tuple[float, Place]]:
+def _warm_first(pairs: list[tuple[float, Place]]) -> list[tuple[float, Place]]:
+    """Engines that have the model in memory go first: a load takes longer than most queues."""
+    return sorted(pairs, key=lambda pair: cold(pair[1]))
+
+
+def _once(ranked: Sequence[tuple[float | None, Place]]) -> list[tuple[float | None, Place]]:
     """Each (backend, model) once, at its best rank."""
     first = {(pair[1].backend.name, pair[1].asked): pair for pair in reversed(ranked)}
     return list(first.values())[::-1]
@@ -255,26 +287,33 @@ def _groups(entry: Entry, call: Call, catalog: Catalog) -> list[Entry]:
     return groups
 
 
-def _refusal(call: Call, entry: Entry, busy: Mapping[str, int], table: Detours) -> Refusal:
+def _refusal(
+    call: Call, entry: Entry, busy: Mapping[str, int], now: float, table: Detours
+) -> Refusal:
     """``unsupported`` when no place of the entry can serve the surface, ``overloaded`` when those
     that can are away or full."""
     fitting = [place for place in entry.places if fits(call, place, table)]
     known = [place for place in entry.places if place.model is not None or not call.model]
     if known and not fitting:
         return unsupported(call, known)
-    return _overloaded(call.model[:100], fitting or list(entry.places), busy)
+    return _overloaded(call.model[:100], fitting or list(entry.places), busy, now)
 
 
 def takes(place: Place, busy: Mapping[str, int]) -> bool:
-    """Whether the place's backend is up and under its limit."""
+    """Whether the place's backend is up and takes one more request."""
     return place.sight.health in ROUTABLE and not full(place, busy)
 
 
 def full(place: Place, busy: Mapping[str, int]) -> bool:
-    return not open_for(place, busy.get(place.backend.name, 0))
+    return room(place, busy) == 0
 
 
-def _overloaded(name: str, places: Sequence[Place], busy: Mapping[str, int]) -> Refusal:
+def cold(place: Place) -> bool:
+    """Whether the engine says that it would have to load the model first."""
+    return place.model is not None and place.model.loaded is False
+
+
+def _overloaded(name: str, places: Sequence[Place], busy: Mapping[str, int], now: float) -> Refusal:
     """Says of each backend of the model why it cannot take the request."""
     if not places:
         return Refusal(
@@ -282,19 +321,32 @@ def _overloaded(name: str, places: Sequence[Place], busy: Mapping[str, int]) -> 
             f"No backend of '{name}' is known yet. It may still be starting; try again soon,"
             " and see 'portico doctor' if it stays so.",
         )
-    reasons = {place.backend.name: _state(place, busy) for place in places}
+    reasons = {place.backend.name: state(place, busy, now) for place in places}
     told = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-    loading = any(place.sight.health is Health.LOADING for place in places)
     return Refusal(
         "overloaded",
         f"No backend of '{name}' can take a request now: {told}. Try again after the time in"
         " Retry-After.",
-        retry_after=5 if loading else 2,
+        retry_after=_retry_after(places, now),
     )
 
 
-def _state(place: Place, busy: Mapping[str, int]) -> str:
+def _retry_after(places: Sequence[Place], now: float) -> float:
+    """Seconds until one of the places may take a request again."""
+    up = [place.sight for place in places if place.sight.health in ROUTABLE]
+    if up and all(sight.circuit is Circuit.OPEN for sight in up):
+        return max(ceil(min(sight.until for sight in up) - now), 1)
+    return 5 if any(place.sight.health is Health.LOADING for place in places) else 2
+
+
+def state(place: Place, busy: Mapping[str, int], now: float) -> str:
+    """Why the place does not take a request, as the end of a sentence about its backend."""
     sight = place.sight
     if sight.health not in ROUTABLE:
         return f"is {sight.health.value}" + (f" ({sight.detail})" if sight.detail else "")
+    if sight.circuit is Circuit.OPEN:
+        left = max(sight.until - now, 0.0)
+        return f"is in cool-down until {left:.1f} s from now, since requests failed there"
+    if on_trial(place) and busy.get(trial_of(place.backend.name), 0):
+        return "is on trial after failures, one request at a time"
     return f"is full ({busy.get(place.backend.name, 0)} of {limit(place)} requests)"

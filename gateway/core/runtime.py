@@ -101,6 +101,17 @@ class Probe:
     timeout: float = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """How an engine is made to load a model without generating: POST ``{"model": ID}`` to
+    ``path``. ``waits``: it answers when the model is there, not before; ``already`` is a piece of
+    the refusal that means that it is there, or on its way."""
+
+    path: str
+    waits: bool = True
+    already: str = "\0"
+
+
 def health_by_status(answer: Answer) -> tuple[Health, str]:
     """The plain rule: 200 is up, 503 is loading, no answer is down, anything else is sick."""
     if answer.status == 0:
@@ -168,6 +179,7 @@ class Runtime:
     - ``needs_finish``: a chat or completion stream whose [DONE] comes without any finish_reason
       was cut.
     - ``slots``: how many requests it can run at once whatever it is told (None: it batches).
+    - ``wake``: how it is made to load a model, where it loads them on demand.
     - ``request_ids``: the headers that carry our request id upstream.
     - ``ports``: well-known ports for discovery. ``cloud``: a provider on the internet: no
       discovery, no load. ``flags``: feature -> flag an operator must set, for MODELS.md.
@@ -204,6 +216,7 @@ class Runtime:
     uses: int | None = None
     needs_finish: bool = False
     slots: int | None = None
+    wake: Wake | None = None
     request_ids: tuple[str, ...] = ("X-Request-Id",)
     ports: tuple[int, ...] = ()
     cloud: bool = False

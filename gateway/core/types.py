@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple
 
 Doc = Mapping[str, Any]
 """A JSON object as parsed; read, never written."""
@@ -68,6 +68,15 @@ class Health(StrEnum):
 
 
 ROUTABLE = frozenset({Health.UP, Health.BUSY})
+
+
+class Circuit(IntEnum):
+    """What live traffic made of a backend: CLOSED takes requests, HALF_OPEN one at a time, OPEN
+    none before its cool-down is over. The number is the value of the metric."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +143,24 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Waking:
+    """A model that the gateway has an engine load: its id, since when (monotonic seconds), and how
+    long such a load takes (seconds): as learned, or a ``guess`` where none was seen yet."""
+
+    model: str
+    since: float
+    expected: float
+    guess: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Sight:
     """What the sensors last saw of a backend. ``since`` is when ``health`` last changed (seconds,
     monotonic); ``detail`` is one sentence for a person; ``lacks`` are (model id, surface) pairs
     that the engine has refused as unsupported; ``ceiling`` is the most requests at once that the
     engine's own numbers are worth, None where they tell nothing.
+    ``until`` (monotonic seconds) is when the cool-down of an open ``circuit`` ends; ``waking`` are
+    the loads under way.
 
     Of its GPUs (by UUID in ``gpus``): ``gpu_factor`` is what throttling leaves of its weight,
     ``gpu_reason`` what is wrong with them in one sentence, ``room`` (0..1] how much of the engine
@@ -160,6 +182,9 @@ class Sight:
     gpu_reason: str = ""
     room: float = 1.0
     speeds: Mapping[str, float] = field(default_factory=dict)
+    circuit: Circuit = Circuit.CLOSED
+    until: float = 0.0
+    waking: tuple[Waking, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +255,38 @@ class PublicModel:
     policy: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tactics:
+    """How far the gateway goes for a request. Further attempts are at most ``retry_share`` of the
+    requests and ``retry_floor`` a second, in each process. ``load_wait``: seconds for which a
+    request waits while its model is loaded. ``hedge``: send a second copy of a request that has no
+    first byte after ``hedge_after`` seconds (None: the model's 95th percentile).
+    ``first_byte``: go elsewhere when the first byte is far later than the model's usual ones."""
+
+    retry_share: float = 0.2
+    retry_floor: float = 10.0
+    load_wait: float = 60.0
+    hedge: bool = False
+    hedge_after: float | None = None
+    first_byte: bool = False
+
+
+class Tried(NamedTuple):
+    """One attempt: the backend, the id it was asked for, when (monotonic seconds) it began and
+    ended, how it ended, why, the engine's status (0: none) and whether it was the trial of a
+    half-open backend."""
+
+    backend: str
+    asked: str
+    began: float
+    ended: float
+    end: str
+    reason: str = ""
+    text: str = ""
+    status: int = 0
+    trial: bool = False
+
+
 @dataclass(slots=True)
 class Call:
     """One request as understood at the door. ``body`` are the bytes that came; ``doc`` is the
@@ -273,11 +330,14 @@ class Usage:
 @dataclass(frozen=True, slots=True)
 class Pulse:
     """What live traffic says of one backend: requests now in flight there, when the oldest of
-    them was sent and when the last byte of any answer came (monotonic seconds, 0: never)."""
+    them was sent and when the last byte of any answer came (monotonic seconds, 0: never).
+    ``served`` and ``tried`` are sums that grow: what it answered well, and the trials among it."""
 
     in_flight: int = 0
     oldest: float = 0.0
     last_byte: float = 0.0
+    served: int = 0
+    tried: int = 0
 
 
 ITL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -294,10 +354,11 @@ class Outcome:
     catalog, or 'unknown'. ``upstream_model`` is the id the backend was asked for. ``refusal`` is
     the error kind when the gateway itself answered. ``cut_by`` is '', 'client', 'engine' or
     'gateway'. ``moves`` are the reasons of the attempts that were given up before the last one;
-    ``stale`` counts silent retries on dead keep-alive connections. ``itl`` are counts per bucket
-    of ITL_BUCKETS (one more for the rest), ``itl_sum`` their sum in seconds. ``queued`` is how
-    long it waited for a place, None if it did not have to. ``limit`` names the limit of the key
-    that it was refused for."""
+    ``stale`` counts silent retries on dead keep-alive connections; ``hedged`` is 'won' or 'lost'
+    when a second copy was sent, by what became of that copy. ``itl`` are counts per bucket of
+    ITL_BUCKETS (one more for the rest), ``itl_sum`` their sum in seconds. ``queued`` is how long it
+    waited for a place, None if it did not have to. ``limit`` names the limit of the key that it was
+    refused for."""
 
     id: str
     key: str
@@ -314,6 +375,7 @@ class Outcome:
     attempts: int = 0
     moves: tuple[str, ...] = ()
     stale: int = 0
+    hedged: str = ""
     overhead: float | None = None
     first_byte: float | None = None
     duration: float = 0.0

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 
-from gateway.core.types import Outcome, Usage
+from gateway.core.catalog import Place
+from gateway.core.explain import Story
+from gateway.core.plan import Plan
+from gateway.core.types import Outcome, Tried, Usage
 from gateway.core.usage import extract
 from gateway.dialects import Route
 from gateway.dialects.stream import Watch
 from gateway.edge.exchange import Tally
 from gateway.edge.opened import Opened
-from gateway.state.lore import Sent
 
 LEFT = 499
 """The status in metrics for a client that left before it was told any (nginx's number)."""
@@ -20,7 +22,8 @@ NO_USAGE = Usage()
 
 class Account:
     """What is known of a request so far. ``waited`` are seconds spent waiting for its body, which
-    are not the gateway's own."""
+    are not the gateway's own; ``seen`` are the places of the model's name, ``tries`` the attempts,
+    ``said`` is what a refusal said."""
 
     __slots__ = (
         "_usage",
@@ -28,6 +31,7 @@ class Account:
         "attempts",
         "backend",
         "cut_by",
+        "hedged",
         "id",
         "key",
         "label",
@@ -35,14 +39,17 @@ class Account:
         "moves",
         "opened",
         "overhead",
+        "plan",
         "queued",
         "refusal",
-        "sent",
+        "said",
+        "seen",
         "stale",
         "status",
         "stream",
         "surface",
         "tally",
+        "tries",
         "upstream_model",
         "user",
         "waited",
@@ -56,7 +63,7 @@ class Account:
         self.surface = route.surface
         self.wire = route.spoken
         self.key = self.user = self.backend = self.upstream_model = ""
-        self.refusal = self.cut_by = self.limit = ""
+        self.refusal = self.cut_by = self.said = self.hedged = self.limit = ""
         self.label = "unknown"
         self.stream = False
         self.status = self.attempts = self.stale = 0
@@ -67,12 +74,15 @@ class Account:
         self.opened: Opened | None = None
         self.tally = Tally()
         self.watch: Watch | None = None
-        self.sent: Sent | None = None
+        self.seen: tuple[Place, ...] = ()
+        self.plan: Plan | None = None
+        self.tries: list[Tried] = []
         self._usage: Usage | None = None
 
     def anew(self) -> None:
         """Forget attempts that found every place taken: they reached nobody."""
         self.attempts, self.moves = 0, ()
+        self.tries.clear()
         self.backend = self.upstream_model = ""
 
     @property
@@ -108,6 +118,7 @@ class Account:
             attempts=self.attempts,
             moves=self.moves,
             stale=self.stale,
+            hedged=self.hedged,
             overhead=self.overhead,
             first_byte=tally.first - self.arrived if tally.committed else None,
             duration=time.monotonic() - self.arrived,
@@ -119,3 +130,8 @@ class Account:
             limit=self.limit,
             at=time.time(),
         )
+
+    def story(self, outcome: Outcome) -> Story:
+        """What an explanation would be made from."""
+        plan = self.plan.without_prompts() if self.plan and self.plan.briefs else self.plan
+        return Story(outcome, self.seen, plan, self.tries, self.arrived, self.said)

@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 from aiohttp import web
 
-from gateway.core.capacity import limit
+from gateway.core.breaker import Failure
+from gateway.core.capacity import limit, on_trial
 from gateway.core.catalog import Place
+from gateway.core.delays import Delays
 from gateway.core.errors import KINDS, Refusal
 from gateway.core.fit import Detour, detours, unsupported
 from gateway.core.headers import proven, request_head, translated
 from gateway.core.keys import presented
 from gateway.core.plan import Plan, takes
-from gateway.core.prepare import Prepared, prepare, wants_usage
-from gateway.core.runtime import MOVE_ON, Verdict
-from gateway.core.types import PASSTHROUGH, Call, Caller, Doc, Op, Wire
+from gateway.core.prepare import prepare, wants_usage
+from gateway.core.runtime import Verdict
+from gateway.core.types import PASSTHROUGH, Doc, Op, Outcome, Tactics, Timeouts, Tried
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
 from gateway.dialects.strip import UsageStrip
-from gateway.edge.account import Account
 from gateway.edge.body import Upload
 from gateway.edge.deadlines import Deadlines
+from gateway.edge.errand import Errand, GivenUp
 from gateway.edge.exchange import End, Exchange, Result
 from gateway.edge.front import SERVER, FrontProtocol
+from gateway.edge.hedge import Race, hedgeable
+from gateway.edge.moves import Moves, others_may_do_better, repeatable
 from gateway.edge.refuse import own_headers, own_lines
 from gateway.edge.request import Request
-from gateway.edge.turn import Turn, asking, idle, turned
+from gateway.edge.turn import asking, idle, turned
 from gateway.edge.turned import TurnedExchange
-from gateway.edge.upstream import ConnectFailed, Connection, Origin, Pool
+from gateway.edge.upstream import ConnectFailed, Connection, Pool
 from gateway.state.board import Board
 from gateway.state.makers import id_in
-from gateway.state.windows import Lease
 from gateway.tasks import Tasks
 from gateway.translate import BRIDGES
 
@@ -50,116 +54,25 @@ class Senses(Protocol):
     def trouble(self, name: str, detail: str) -> None: ...
     def learned(self, name: str, model_id: str, op: Op) -> None: ...
     def stale(self, name: str) -> None: ...
+    def wake(self, name: str, model_id: str) -> None: ...
+    def failed(self, name: str, reason: str, failure: Failure) -> None: ...
 
 
-class Desk(Protocol):
-    """Where errands come from and where they end."""
+class Places(Protocol):
+    """Who is told of places that come free."""
 
-    def guarded(self, errand: Errand, step: Callable[..., None], *args: Any) -> None: ...
-    def broke(self, errand: Errand) -> None: ...
-    def answer(self, errand: Errand, response: web.Response) -> None: ...
-    def over(self, errand: Errand, *, keep_alive: bool) -> None: ...
-    def left(self, errand: Errand) -> None: ...
     def freed(self, backend: str, seconds: float) -> None: ...
-
-
-class Waiter(Protocol):
-    """A request's stand-in in the line."""
-
-    def leave(self) -> None: ...
-
-
-class Errand:
-    """One request under way, with all that belongs to it. ``upload`` is its body when that still
-    comes in; ``places`` are those not tried yet; ``task`` is what it waits for, if anything;
-    ``lease`` is its hold on the limits of its key, where that has any;
-    ``waiter`` stands for it in the line, once it had to wait. The rest describes the present
-    attempt: ``held_since`` is when it took a place where those are limited, else 0; ``turn`` is its
-    translation, None where the engine has the surface itself. ``refused`` is why a translation
-    could not be made."""
-
-    __slots__ = (
-        "_attempts",
-        "_desk",
-        "account",
-        "add_usage",
-        "call",
-        "caller",
-        "connection",
-        "exchange",
-        "feeding",
-        "given_up",
-        "held_since",
-        "lease",
-        "origin",
-        "over",
-        "place",
-        "places",
-        "plan",
-        "prepared",
-        "refused",
-        "request",
-        "task",
-        "ticket",
-        "turn",
-        "upload",
-        "waiter",
-        "wire",
-    )
-
-    caller: Caller
-    call: Call
-    place: Place
-    plan: Plan
-    prepared: Prepared
-    origin: Origin
-
-    def __init__(
-        self, desk: Desk, attempts: Attempts, request: Request, account: Account, wire: Wire
-    ) -> None:
-        self._desk = desk
-        self._attempts = attempts
-        self.request = request
-        self.account = account
-        self.wire = wire
-        self.upload: Upload | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.feeding: asyncio.Task[None] | None = None
-        self.places: Iterator[Place] = iter(())
-        self.given_up: GivenUp | None = None
-        self.add_usage = False
-        self.lease: Lease | None = None
-        self.over = False
-        self.turn: Turn | None = None
-        self.refused: Refusal | None = None
-        self.ticket: int | None = None
-        self.held_since = 0.0
-        self.waiter: Waiter | None = None
-        self.exchange: Exchange | None = None
-        self.connection: Connection | None = None
-
-    @property
-    def resendable(self) -> bool:
-        """Whether the whole request can be sent (again)."""
-        return self.upload is None or not self.upload.touched
-
-    def cancel(self) -> None:
-        """The client has gone."""
-        self._desk.left(self)
-
-    # --- from the exchange
-
-    def begun(self, beginning: bytes) -> None:
-        self._attempts.begun(self, beginning)
-
-    def ended(self, result: Result) -> None:
-        self._desk.guarded(self, self._attempts.ended, result)
 
 
 FINAL = frozenset({End.DONE, End.CUT, End.STALLED, End.ENDED})
 """Ends after which something of an answer has been relayed."""
 
-GivenUp = list[tuple[Place, Result]]
+ABANDONED = Result(
+    End.STALLED, "abandoned", "given up: its client left, or another engine was quicker"
+)
+"""The end of an attempt of which nothing came."""
+
+FULL = Result(End.BROKEN, "full", "it is full", sent=False)
 
 
 class Attempts:
@@ -171,14 +84,30 @@ class Attempts:
         pool: Pool,
         board: Board,
         senses: Senses,
-        desk: Desk,
+        places: Places,
     ) -> None:
+        self._loop = loop
         self._deadlines = Deadlines(loop)
         self._pool = pool
         self._board = board
         self._senses = senses
-        self._desk = desk
+        self._places = places
         self._tasks = Tasks()
+        self._moves = Moves(board, senses.failed, time.monotonic())
+        self._delays = Delays()
+        self.tactics = Tactics()
+
+    def adopt(self, tactics: Tactics) -> None:
+        """Take over how far to go for a request."""
+        self.tactics = tactics
+        self._moves.adopt(tactics, time.monotonic())
+
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from a request that is over, where anything is to be learned for."""
+        if not (self.tactics.hedge or self.tactics.first_byte):
+            return
+        if outcome.first_byte is not None and outcome.status < 400:
+            self._delays.add(outcome.model, outcome.stream, outcome.first_byte)
 
     def start(self, errand: Errand, plan: Plan, stream_usage: str) -> None:
         """Each place of the plan until one answers. What was given up is remembered: the last
@@ -186,6 +115,10 @@ class Attempts:
         errand.add_usage = wants_usage(errand.call, errand.caller, stream_usage)
         errand.places, errand.plan = iter(plan.places), plan
         errand.refused = None
+        if not errand.began:
+            self._moves.budget.earn()
+        if self.tactics.hedge:
+            errand.race = self._race(errand)
         self._next(errand)
 
     def _next(self, errand: Errand) -> None:
@@ -193,11 +126,20 @@ class Attempts:
             if errand.given_up and not takes(place, self._board.busy):
                 continue
             errand.place = place
-            ways = errand.plan.ways
-            found = ways.get((place.backend.name, place.asked)) if ways else None
-            if self._attempt(errand) if found is None else self._detour(errand, found):
+            if self._try(errand):
                 return
-        self._desk.answer(errand, _last_word(errand, errand.given_up or []))
+        self._give_in(errand)
+
+    def _try(self, errand: Errand) -> bool:
+        """Send the request to its place, in the words that are understood there."""
+        place, ways = errand.place, errand.plan.ways
+        found = ways.get((place.backend.name, place.asked)) if ways else None
+        return self._attempt(errand) if found is None else self._detour(errand, found)
+
+    def _give_in(self, errand: Errand) -> None:
+        """Nobody answered. Raises Refusal."""
+        self._moves.settled(errand.account.tries, answered=False)
+        errand.desk.answer(errand, _last_word(errand, errand.given_up or []))
 
     def _attempt(self, errand: Errand) -> bool:
         """The backend has the surface itself: the request goes as it came."""
@@ -211,7 +153,7 @@ class Attempts:
         asked = asking(call, place, now)
         doc = idle(call, asked)
         if doc is not None:
-            self._desk.answer(errand, _made_here(errand, doc))
+            errand.desk.answer(errand, _made_here(errand, doc))
             return True
         try:
             errand.turn, errand.prepared = turned(call, place, ways, asked, errand.add_usage)
@@ -228,16 +170,21 @@ class Attempts:
         account.attempts += 1
         account.backend = backend.name
         account.upstream_model = place.asked or errand.call.model
-        most = limit(place)
-        errand.ticket = self._board.enter(account.label, backend.name, now, most)
+        errand.began = now
+        most, trial = limit(place), on_trial(place)
+        errand.trial = trial
+        errand.ticket = self._board.enter(account.label, backend.name, now, most, trial=trial)
         if errand.ticket is None:
-            self._give_up(errand, Result(End.BROKEN, "full", "it is full"))
+            self._note(errand, FULL)
+            self._give_up(errand, place, FULL)
             return False
-        errand.held_since = 0.0 if most is None else now
+        errand.held_since = now if trial or most is not None else 0.0
         if errand.plan.briefs and (brief := errand.plan.brief_of(place)):
-            account.sent = self._board.lore.send(errand.call, brief, place, now)
+            errand.sent = self._board.lore.send(errand.call, brief, place, now)
         errand.origin = self._pool.origin(backend.url, place.runtime.idle, place.runtime.uses)
-        connection = self._pool.reuse(errand.origin, now)
+        # A kept connection may turn out to be dead only after the request was sent.
+        kept = repeatable(errand.call)
+        connection = self._pool.reuse(errand.origin, now) if kept else None
         if connection is None:
             self._connect(errand)
         else:
@@ -253,13 +200,13 @@ class Attempts:
             connection = await self._pool.connect(errand.origin, backend.timeouts.connect)
         except ConnectFailed as failure:
             self._senses.trouble(backend.name, str(failure))
-            errand.ended(Result(End.BROKEN, failure.reason, str(failure)))
+            errand.ended(Result(End.BROKEN, failure.reason, str(failure), sent=False))
             return
         except Exception:
-            self._desk.broke(errand)
+            errand.desk.broke(errand)
             return
         now = time.monotonic()
-        self._desk.guarded(errand, self._exchange, connection, now)
+        errand.desk.guarded(errand, self._exchange, connection, now)
 
     def _exchange(self, errand: Errand, connection: Connection, now: float) -> None:
         """Send the request; the exchange relays the answer and says how it ended."""
@@ -269,14 +216,18 @@ class Attempts:
         _send(connection, *_request(errand), at_once=errand.call.stream)
         if errand.upload is not None and not errand.upload.complete:
             errand.feeding = self._tasks.spawn(_feed(connection, errand.upload, exchange), "feed")
+        if errand.race is not None:
+            errand.race.sent()
 
     def _relay(self, errand: Errand, connection: Connection, now: float) -> Exchange:
         call, account, request, place = errand.call, errand.account, errand.request, errand.place
         client = request.client
         assert isinstance(client, FrontProtocol)
-        name, turn = place.backend.name, errand.turn
+        name, timeouts, turn = place.backend.name, place.backend.timeouts, errand.turn
+        if self.tactics.first_byte and place is not errand.plan.places[-1]:
+            timeouts = _bounded(timeouts, self._delays.bound(account.label, call.stream))
         strip = UsageStrip() if errand.prepared.strip_usage else None
-        wire, op, extra = call.wire, call.op, own_lines(call.id, name, account.upstream_model)
+        wire, op, extra = call.wire, call.op, own_lines(call.id, name, place.asked or call.model)
         if errand.lease is not None:
             extra += errand.lease.lines()
         make: Callable[..., Exchange] = Exchange
@@ -293,7 +244,7 @@ class Attempts:
             wire=wire,
             op=op,
             runtime=place.runtime,
-            timeouts=place.backend.timeouts,
+            timeouts=timeouts,
             extra=extra,
             strip=strip,
             http11=request.http11,
@@ -302,6 +253,7 @@ class Attempts:
             lane=self._board.lane(name),
             deadlines=self._deadlines,
             opened=account.opened is not None,
+            contested=errand.race is not None,
             now=now,
         )
         account.watch = exchange.watch
@@ -320,49 +272,79 @@ class Attempts:
                 errand.account.stale += 1
                 self._connect(errand)
                 return
-        self._leave(errand)
+        well = result.end is End.DONE and errand.account.tally.status < 400
+        if well and errand.ticket is not None:
+            self._board.serve(errand.ticket, errand.place.backend.name)
+        self._leave(errand, result)
         if result.refusal is not None:
+            if errand.race is not None:
+                errand.race.stop()
             if errand.turn is not None:
                 result.refusal.headers.setdefault("X-Portico-Backend", errand.account.backend)
             raise result.refusal
         if result.end in FINAL:
             errand.account.cut_by = _CUT_BY.get(result.end, "")
+            if len(errand.account.tries) > 1:
+                self._moves.settled(errand.account.tries, answered=well)
             keep = exchange is not None and exchange.keep_alive and result.end is End.DONE
-            self._desk.over(errand, keep_alive=keep)
+            errand.desk.over(errand, keep_alive=keep)
             return
-        self._give_up(errand, result)
-        if result.verdict is Verdict.UNSUPPORTED and self._goes_round(errand):
-            return
-        if errand.resendable and _others_may_do_better(result):
-            self._next(errand)
-        else:
-            self._desk.answer(errand, _last_word(errand, errand.given_up or []))
-
-    def _goes_round(self, errand: Errand) -> bool:
-        """Whether a backend that turned out not to have the surface is asked by another one."""
-        if errand.turn is not None or not errand.resendable:
-            return False
-        found = detours(errand.call, errand.place, BRIDGES)
-        return bool(found) and self._detour(errand, found)
-
-    def _give_up(self, errand: Errand, result: Result) -> None:
-        if errand.given_up is None:
-            errand.given_up = []
-        errand.given_up.append((errand.place, result))
-        errand.account.moves += (result.reason,)
         turn = errand.turn
         if turn is None:
             self._learn(errand.call.op, errand.place, result)
         elif not turn.bridge.chat:  # what a tokenizer takes tells nothing of its other uses
             self._learn(turn.bridge.to_op, errand.place, result)
+        self._failed(errand, result)
+
+    def _failed(self, errand: Errand, result: Result) -> None:
+        """Nothing was relayed: it is another backend's turn, if there may be another attempt.
+        Raises Refusal."""
+        lost = [(errand.place, result)]
+        if errand.race is not None:
+            errand, lost = errand.race.failed(errand, result)
+            if not lost:
+                return
+        for place, ended in lost:
+            self._give_up(errand, place, ended)
+        if result.verdict is Verdict.UNSUPPORTED and self._goes_round(errand):
+            return
+        if self._may_move(errand, result):
+            self._next(errand)
+        else:
+            self._give_in(errand)
+
+    def _may_move(self, errand: Errand, result: Result) -> bool:
+        if not errand.resendable or not others_may_do_better(result):
+            return False
+        return self._moves.allowed(errand.call, result, errand.account.tries[-1])
+
+    def _goes_round(self, errand: Errand) -> bool:
+        """Whether a backend that turned out not to have the surface is asked by another one."""
+        if errand.turn is not None or errand.race is not None or not errand.resendable:
+            return False
+        found = detours(errand.call, errand.place, BRIDGES)
+        return bool(found) and self._detour(errand, found)
+
+    def _give_up(self, errand: Errand, place: Place, result: Result) -> None:
+        if errand.given_up is None:
+            errand.given_up = []
+        errand.given_up.append((place, result))
+        errand.account.moves += (result.reason,)
 
     def abandon(self, errand: Errand) -> None:
         """Whatever is under way for the errand ends now; nothing goes on running on the engine."""
+        if errand.race is not None:
+            errand.race.stop()
+        else:
+            self.drop(errand)
+
+    def drop(self, errand: Errand) -> None:
+        """End this copy of the request, if there are others."""
         task, connection = errand.task, errand.connection
         self._let_go(errand)
         if connection is not None:
             connection.abort()
-        self._leave(errand)
+        self._leave(errand, ABANDONED)
         if task is not None:
             task.cancel()
 
@@ -375,17 +357,64 @@ class Attempts:
             errand.feeding.cancel()
             errand.feeding = None
 
-    def _leave(self, errand: Errand) -> None:
-        if errand.ticket is not None:
-            self._board.leave(errand.ticket, errand.account.label, errand.account.backend)
-            errand.ticket = None
-            account, now = errand.account, time.monotonic()
-            if account.sent is not None:
-                sent, account.sent = account.sent, None
-                usage = account.usage() if account.answered else None
-                self._board.lore.end(sent, now, usage, errand.call.op)
-            if errand.held_since:
-                self._desk.freed(account.backend, now - errand.held_since)
+    def _leave(self, errand: Errand, result: Result) -> None:
+        """The attempt is over, whichever way."""
+        if errand.ticket is None:
+            return
+        account, name, now = errand.account, errand.place.backend.name, time.monotonic()
+        self._board.leave(errand.ticket, account.label, name)
+        errand.ticket = None
+        if errand.sent is not None:
+            sent, errand.sent = errand.sent, None
+            usage = account.usage() if account.answered else None
+            self._board.lore.end(sent, now, usage, errand.call.op)
+        self._note(errand, result)
+        if errand.held_since:
+            self._places.freed(name, now - errand.held_since)
+
+    def _note(self, errand: Errand, result: Result) -> None:
+        """Keep how an attempt ended, and hold it against the backend where that is due."""
+        place, whole = errand.place, result.end is End.DONE
+        tried = Tried(
+            place.backend.name,
+            place.asked,
+            errand.began,
+            time.monotonic(),
+            result.end.value,
+            result.reason,
+            result.text,
+            errand.account.tally.status if whole else result.status,
+            errand.trial,
+        )
+        errand.account.tries.append(tried)
+        if not whole:
+            self._moves.ended(tried, result)
+
+    # --- second copies
+
+    def _race(self, errand: Errand) -> Race | None:
+        """Where the request may be sent a second time, should it be late."""
+        call, tactics = errand.call, self.tactics
+        if len(errand.plan.places) < 2 or errand.upload is not None or not hedgeable(call):
+            return None
+        delay = tactics.hedge_after
+        if delay is None:
+            delay = self._delays.late(errand.account.label, call.stream)
+        return None if delay is None else Race(self._loop, self, errand, delay)
+
+    def second(self, first: Errand, race: Race) -> Errand | None:
+        """Send a copy to the plan's second place; None where that is full, or the budget spent."""
+        place = first.plan.places[1]
+        allowed = not first.given_up and takes(place, self._board.busy)
+        if not allowed or not self._moves.budget.take(time.monotonic()):
+            return None
+        next(first.places)
+        errand = first.copy(race)
+        errand.place, errand.race = place, race
+        if not self._try(errand):
+            return None
+        first.account.hedged = "lost"
+        return errand
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client: the gateway itself is leaving."""
@@ -398,31 +427,30 @@ class Attempts:
         errand.request.forget()
         errand.prepared.body = b""
         account = errand.account
-        if account.sent is not None and account.stream and account.answered:
-            self._board.lore.first(account.sent, account.tally.first)
+        if errand.sent is not None and account.stream and account.answered:
+            self._board.lore.first(errand.sent, account.tally.first)
         kept = errand.call.op is Op.RESPONSES and errand.turn is None
         if kept and (made := id_in(beginning)):
-            self._board.makers.remember(made, errand.account.backend)
+            self._board.makers.remember(made, account.backend)
 
     def _learn(self, op: Op, place: Place, result: Result) -> None:
         """Tell the sensors what an answer said about the backend, asked on the surface ``op``."""
         name = place.backend.name
         if result.verdict is Verdict.UNSUPPORTED and place.model is not None:
             self._senses.learned(name, place.model.id, op)
-        elif result.verdict in (Verdict.UNKNOWN_MODEL, Verdict.LOADING):
+        elif result.verdict in (Verdict.UNKNOWN_MODEL, Verdict.LOADING) or result.status == 503:
+            # Full, or on its way out: an engine that shuts down says 503 as well.
             self._senses.stale(name)
 
 
 _CUT_BY = {End.CUT: "engine", End.STALLED: "client", End.ENDED: "gateway"}
 
 
-def _others_may_do_better(result: Result) -> bool:
-    """Never after a refusal that is the caller's own fault (INTERFACE section 7)."""
-    return (
-        result.end is End.BROKEN
-        or result.verdict in MOVE_ON
-        or result.verdict is Verdict.UNSUPPORTED
-    )
+def _bounded(timeouts: Timeouts, patience: float | None) -> Timeouts:
+    """A backend's own, with a learned bound on the first byte where there is one."""
+    if patience is None or patience >= timeouts.first_byte:
+        return timeouts
+    return replace(timeouts, first_byte=patience)
 
 
 def _went_stale(result: Result, connection: Connection) -> bool:
@@ -578,7 +606,7 @@ def _unreached(given_up: GivenUp) -> Refusal:
             "overloaded",
             f"Every backend of this model is full ({told}). Try again after the time in"
             " Retry-After.",
-            full=all(result.reason == "full" for _, result in given_up),
+            opens=0.0 if all(result.reason == "full" for _, result in given_up) else None,
         )
     return Refusal(
         "backend_timeout" if last.reason == "timeout" else "backend_unreachable",

@@ -67,7 +67,7 @@ class End(Enum):
 class Result:
     """``verdict``, ``status``, ``headers`` and ``body`` describe an answer given up; ``reason``
     is a word for metrics, ``text`` a clause for people. ``told`` is True when the error was an
-    event inside a stream of status 200."""
+    event inside a stream of status 200; ``sent`` is False when the request never left."""
 
     end: End
     reason: str = ""
@@ -77,6 +77,7 @@ class Result:
     headers: Headers = ()
     body: bytes = b""
     told: bool = False
+    sent: bool = True
     refusal: Refusal | None = None
 
 
@@ -94,9 +95,11 @@ class Tally:
 
 
 class Job(Protocol):
-    """What the exchange is for. ``begun`` gets the bytes that an answer begins with, before they
+    """What the exchange is for. ``claim`` is called, where another copy of the request may be under
+    way, before an answer is committed; ``begun`` gets the bytes that it begins with, before they
     are relayed; ``ended`` is called exactly once, unless the exchange is closed before."""
 
+    def claim(self) -> None: ...
     def begun(self, beginning: bytes) -> None: ...
     def ended(self, result: Result) -> None: ...
     def cancel(self) -> None: ...
@@ -111,6 +114,7 @@ class Exchange:
         "_chunked",
         "_client",
         "_connection",
+        "_contested",
         "_deadlines",
         "_dialect",
         "_extra",
@@ -161,9 +165,11 @@ class Exchange:
         lane: Lane,
         deadlines: Deadlines,
         opened: bool,
+        contested: bool,
         now: float,
     ) -> None:
         self._opened = opened
+        self._contested = contested
         self._job = job
         self.over = False
         self._deadlines = deadlines
@@ -200,7 +206,8 @@ class Exchange:
         self._paused_at = 0.0
         self._phase_start = now
         deadlines.add(self)
-        client.relay = self
+        if not contested:
+            client.relay = self
 
     # --- from the connection
 
@@ -358,6 +365,9 @@ class Exchange:
 
     def _commit(self, now: float) -> None:
         """Send the head and what was held; from here on no other backend can answer."""
+        if self._contested:
+            self._job.claim()
+            self._client.relay = self
         # The head leaves with the first bytes behind it, in one system call.
         self._head = self._choose_framing()
         self._passing = True
@@ -513,7 +523,8 @@ class Exchange:
         """Let go of everything, whether the exchange ended or is abandoned."""
         self.over = True
         self._deadlines.discard(self)
-        self._client.relay = None
+        if self._client.relay is self:
+            self._client.relay = None
 
     # --- time
 

@@ -21,16 +21,18 @@ from gateway.core.charge import FREE, estimate
 from gateway.core.errors import Refusal
 from gateway.core.headers import SANE_ID, safe_value
 from gateway.core.keys import Keyring, may_call, unexpired
-from gateway.core.plan import Plan, Policy, favourite, plan, route
+from gateway.core.plan import Plan, Policy, cold, favourite, plan, route
 from gateway.core.plan import Route as Way
 from gateway.core.priority import HEADER, asked
 from gateway.core.queue import PLAIN, Bounds
-from gateway.core.types import Call, Caller, Doc, Op, Outcome, Wire
+from gateway.core.types import Call, Caller, Doc, Op, Outcome, Tactics, Wire
 from gateway.dialects import DIALECTS, Route, match, wire_of
 from gateway.edge import body as bodies
 from gateway.edge import manage
 from gateway.edge.account import Account
-from gateway.edge.attempts import Attempts, Errand, Senses
+from gateway.edge.attempts import Attempts, Senses
+from gateway.edge.cold import Cold, concerned
+from gateway.edge.errand import Errand
 from gateway.edge.front import FrontProtocol, Job
 from gateway.edge.made_here import LISTS, listed, page, shown
 from gateway.edge.opened import STATUS
@@ -39,6 +41,7 @@ from gateway.edge.request import Request
 from gateway.edge.upstream import Pool
 from gateway.edge.waiting import Waiting
 from gateway.state.board import Board
+from gateway.state.recall import Recall
 from gateway.state.windows import Lease
 from gateway.tasks import Tasks
 from gateway.translate import BRIDGES
@@ -89,7 +92,8 @@ OwnPages = Callable[[Request, str, str], Awaitable[web.Response]]
 class Handler:
     """Called by the front for each request. ``tables`` is replaced, never changed; ``draining``
     turns new requests away; ``active`` counts the requests under way; in ``waiting`` are those for
-    which there was no place."""
+    which there was no place, in ``cold`` those whose model is being loaded; ``recall`` holds what
+    became of the last ones."""
 
     def __init__(
         self,
@@ -104,6 +108,8 @@ class Handler:
         self.tables = Tables()
         self.draining = False
         self.active = 0
+        self.recall = Recall()
+        self.cold = Cold(senses.wake)
         self._board = board
         self._report = report
         self._own_pages = own_pages
@@ -162,10 +168,11 @@ class Handler:
 
     def refuse(self, errand: Errand, refusal: Refusal) -> None:
         account = errand.account
-        if refusal.full and self.tables.queue.max and not errand.over:
+        if self._may_wait(refusal.opens) and not errand.over:
             self.guarded(errand, self._wait_again)
             return
         account.refusal, account.limit = refusal.kind, refusal.limit
+        account.said = refusal.message
         account.label = refusal.label or account.label
         if account.tally.committed:
             self.over(errand, keep_alive=False)
@@ -213,6 +220,8 @@ class Handler:
         if errand.lease is not None:
             served, now = errand.account.answered, time.monotonic()
             self._board.windows.settle(errand.lease, outcome.usage, served, now, outcome.at)
+        self.recall.keep(errand.account.story(outcome))
+        self._attempts.observe(outcome)
         self._report(outcome)
         return True
 
@@ -304,7 +313,7 @@ class Handler:
             self.answer(errand, page(doc, account.id))
             return
         way = tables.way(call, errand.caller)
-        account.label = way.label
+        account.label, account.seen = way.label, way.seen
         if errand.lease is not None:
             self._reserve(call, errand.lease)
         found = self._at_once(call, way)
@@ -312,18 +321,43 @@ class Handler:
         if found is None:
             self.waiting.join(errand, way)
         else:
-            self._attempts.start(errand, found, tables.stream_usage)
+            self._start(errand, found)
 
     def _at_once(self, call: Call, way: Way) -> Plan | None:
         """The plan of a call that need not wait, None for one that has to. Raises Refusal."""
-        if self.waiting.anyone and way.groups:
+        if self.waiting.anyone and self._may_wait(way.opens(time.monotonic())):
             return None
         try:
             return self._plan(call, way)
         except Refusal as refusal:
-            if refusal.full and self.tables.queue.max:
+            if self._may_wait(refusal.opens):
                 return None
             raise
+
+    def _may_wait(self, opens: float | None) -> bool:
+        """Whether it makes sense to wait for what opens in so many seconds at the soonest."""
+        queue = self.tables.queue
+        return opens is not None and queue.max > 0 and opens <= queue.timeout
+
+    def _start(self, errand: Errand, found: Plan) -> None:
+        """Send the errand on its way, as soon as the engine has the model. Raises Refusal."""
+        errand.account.plan = found
+        place = found.places[0]
+        if cold(place) and concerned(errand.call, place):
+            errand.task = self._tasks.spawn(self._warmed(errand, found), "cold start")
+        else:
+            self._attempts.start(errand, found, self.tables.stream_usage)
+
+    async def _warmed(self, errand: Errand, found: Plan) -> None:
+        """Go on when the model is loaded. A client that leaves ends the waiting, not the load."""
+        try:
+            await self.cold.warmed(found.places[0])
+        except Refusal as refusal:
+            self.refuse(errand, refusal)
+        except Exception:
+            self.broke(errand)
+        else:
+            self.guarded(errand, self._attempts.start, found, self.tables.stream_usage)
 
     def _plan(self, call: Call, way: Way) -> Plan:
         self._turn += 1
@@ -350,7 +384,8 @@ class Handler:
 
     def proceed(self, errand: Errand, way: Way) -> None:
         """Its turn has come. Raises Refusal."""
-        self._attempts.start(errand, self._plan(errand.call, way), self.tables.stream_usage)
+        errand.account.seen = way.seen
+        self._start(errand, self._plan(errand.call, way))
 
     def favourite(self, errand: Errand, way: Way) -> str:
         """The backend that it would be given if none were full."""
@@ -370,6 +405,17 @@ class Handler:
     def freed(self, backend: str, seconds: float) -> None:
         """A place came free that was held for so long."""
         self.waiting.freed(backend, seconds)
+
+    def adopt(self, tactics: Tactics) -> None:
+        """Take over how far to go for a request."""
+        self._attempts.adopt(tactics)
+        self.cold.wait = tactics.load_wait
+
+    def drain(self) -> None:
+        """Turn new requests away, and those that no engine has yet."""
+        self.draining = True
+        self.waiting.close()
+        self.cold.close()
 
     def end_all(self) -> None:
         """Cut what is under way, telling each client."""

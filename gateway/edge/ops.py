@@ -12,14 +12,18 @@ from aiohttp import web
 from gateway import __version__
 from gateway.core.catalog import Place, near, offered, resolve
 from gateway.core.errors import Refusal
-from gateway.core.keys import authenticate, unexpired
-from gateway.core.types import ROUTABLE, Caller, Doc, Fleet
-from gateway.edge.front import SERVER
+from gateway.core.keys import authenticate, authorize_admin, unexpired
+from gateway.core.types import ROUTABLE, Caller, Doc, Fleet, Health
+from gateway.edge import body as bodies
+from gateway.edge.front import SERVER, FrontProtocol
 from gateway.edge.handler import Tables
 from gateway.edge.refuse import draining, not_allowed
 from gateway.edge.request import Request
 
 MODELS = "/v1/models"
+
+ADMIN = "/admin/"
+"""What begins so is for administrators, whether there is such a route or not."""
 
 BANNER = "Ollama is running"
 """What some of Ollama's clients look for at ``/`` before they ask anything else."""
@@ -38,6 +42,10 @@ class Gateway(Protocol):
     def draining(self) -> bool: ...
     async def metrics(self, accept: str) -> tuple[bytes, str]: ...
     def openapi(self) -> Doc: ...
+    def admin_methods(self, path: str) -> tuple[str, ...]: ...
+    async def admin(
+        self, method: str, path: str, query: str, body: bytes
+    ) -> tuple[int, Doc | None]: ...
 
 
 Page = Callable[[Request], Awaitable[web.Response]]
@@ -61,16 +69,31 @@ class Ops:
 
     async def __call__(self, request: Request, path: str, rid: str) -> web.Response:
         page = self._pages.get(path)
+        if page is None and (path.startswith(ADMIN) or self._gateway.admin_methods(path)):
+            return _marked(await self._admin(request, path), rid)
         if page is None and path.startswith(MODELS + "/"):
             page = self._model
         if page is None:
             raise _no_route(path, self._pages)
         if request.method not in ("GET", "HEAD"):
             raise not_allowed(request.method, path, ("GET", "HEAD"))
-        response = await page(request)
-        response.headers["X-Request-Id"] = rid
-        response.headers["Server"] = SERVER
-        return response
+        return _marked(await page(request), rid)
+
+    async def _admin(self, request: Request, path: str) -> web.Response:
+        """A route for administrators: the key is checked here, the answer made elsewhere."""
+        tables = self._gateway.tables
+        authorize_admin(request.fields, tables.keyring)
+        methods = self._gateway.admin_methods(path)
+        if not methods:
+            raise _no_route(path, self._pages)
+        method = "GET" if request.method == "HEAD" else request.method
+        if method not in methods:
+            raise not_allowed(request.method, path, methods)
+        assert isinstance(request.client, FrontProtocol)
+        request.client.invite()
+        body = await bodies.read(request.body, tables.max_body)
+        status, doc = await self._gateway.admin(method, path, request.query, body)
+        return web.Response(status=status) if doc is None else reply(doc, status)
 
     async def _root(self, request: Request) -> web.Response:
         return web.Response(
@@ -83,13 +106,14 @@ class Ops:
     async def _readyz(self, request: Request) -> web.Response:
         sights = self._gateway.fleet.sights.values()
         up = sum(sight.health in ROUTABLE for sight in sights)
-        draining = self._gateway.draining
+        drained = bool(sights) and all(sight.health is Health.DRAINING for sight in sights)
+        leaving = drained or self._gateway.draining
         return reply(
             {
-                "status": "draining" if draining else "ready",
+                "status": "draining" if leaving else "ready",
                 "backends": {"up": up, "total": len(sights)},
             },
-            503 if draining else 200,
+            503 if leaving else 200,
         )
 
     async def _version(self, request: Request) -> web.Response:
@@ -133,6 +157,12 @@ class Ops:
 
     def _visible(self, caller: Caller) -> dict[str, Doc]:
         return offered(self._gateway.tables.catalog, caller)
+
+
+def _marked(response: web.Response, rid: str) -> web.Response:
+    response.headers["X-Request-Id"] = rid
+    response.headers["Server"] = SERVER
+    return response
 
 
 def _up(place: Place) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from aiohttp import web
 
 from gateway.core.errors import KINDS, Refusal
@@ -60,7 +62,7 @@ def refused(refusal: Refusal, wire: Wire, rid: str) -> web.Response:
     headers = {"X-Request-Id": rid, "Server": SERVER, "Content-Type": dialect.CONTENT_TYPE}
     wait = refusal.retry_after or KINDS[refusal.kind].retry_after
     if wait is not None:
-        headers["Retry-After"] = str(max(1, round(wait)))
+        headers["Retry-After"] = str(max(1, ceil(wait)))
     response = web.Response(
         status=refusal.status,
         body=dialect.refuse(refusal, rid),

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core import queue
-from gateway.core.capacity import limit, open_for
+from gateway.core.capacity import limit, on_trial, room
 from gateway.core.errors import Refusal
 from gateway.core.plan import Route
 from gateway.core.priority import granted
 from gateway.core.queue import PLAIN, Bounds, Entry, Line, Pace
-from gateway.core.types import Call, Caller
-from gateway.edge.attempts import Errand
+from gateway.core.types import Call, Caller, Circuit
+from gateway.edge.errand import Errand
 from gateway.edge.opened import Opened, may_open
 from gateway.edge.refuse import draining
 from gateway.state.board import Board
@@ -182,7 +182,11 @@ class Waiting:
         near = (row.line for (_, others), row in self._rows.items() if others & names)
         ahead = sum(line.ahead(rank) for line in near) + self._queues.others(label, rank)
         places = (place for group in waiter.way.groups for place in group.places)
-        limits = {place.backend.name: limit(place) or 0 for place in places}
+        limits = {
+            place.backend.name: 1 if on_trial(place) else limit(place) or 0
+            for place in places
+            if place.sight.circuit is not Circuit.OPEN
+        }
         return queue.wait(ahead, self._pace.rate(limits.items()))
 
     def leave(self, waiter: Waiter) -> None:
@@ -260,11 +264,9 @@ class Waiting:
         way = next(iter(row.waiters.values())).way
         places = {place.backend.name: place for group in way.groups for place in group.places}
         total = 0
-        for name, place in places.items():
-            busy = self._busy.get(name)
-            if open_for(place, busy):
-                most = limit(place)
-                total += len(row.waiters) if most is None else most - busy
+        for place in places.values():
+            more = room(place, self._busy)
+            total += len(row.waiters) if more is None else more
         return total
 
     def _give(self, row: Row) -> None:
@@ -282,9 +284,7 @@ class Waiting:
         """Whether the backend that the policy likes best for it has a place."""
         name = self._desk.favourite(waiter.errand, waiter.way)
         places = (place for group in waiter.way.groups for place in group.places)
-        return any(
-            place.backend.name == name and open_for(place, self._busy.get(name)) for place in places
-        )
+        return any(place.backend.name == name and room(place, self._busy) != 0 for place in places)
 
     def _rung(self) -> None:
         self._queues.hush()
@@ -307,13 +307,12 @@ class Waiting:
     def refresh(self, bounds: Bounds, reroute: Reroute) -> None:
         """The fleet or the configuration is another one: so may be where each can go."""
         self.bounds = bounds
+        now = time.monotonic()
         for waiter in self._all():
             self._drop(waiter)
             errand = waiter.errand
             try:
-                way = reroute(errand.call, errand.caller)
-                if not way.groups:
-                    raise way.refuse(self._busy)
+                way = self._way(errand, reroute, now)
             except Refusal as refusal:
                 self.leave(waiter)
                 self._desk.refuse(errand, refusal)
@@ -322,6 +321,16 @@ class Waiting:
                 self._add(waiter)
         if self._rows:
             self._look()
+
+    def _way(self, errand: Errand, reroute: Reroute, now: float) -> Route:
+        """Where the errand may go now. Raises Refusal where it would wait in vain."""
+        way = reroute(errand.call, errand.caller)
+        opens = way.opens(now)
+        if opens is None or opens > max(errand.call.arrived + self.bounds.timeout - now, 0.0):
+            refusal = way.refuse(self._busy, now)
+            refusal.opens = None
+            raise refusal
+        return way
 
     def close(self) -> None:
         """Refuse all who wait, and who would come: the gateway is leaving."""

@@ -1,4 +1,4 @@
-"""One bounded GET to a backend, whatever it may answer: the sensors' only way to the network."""
+"""One bounded question to a backend, whatever it answers: the sensors' only way to the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 
 from gateway.core.health import Reply
 from gateway.core.runtime import Answer, Runtime
-from gateway.core.types import PASSTHROUGH, Backend
+from gateway.core.types import PASSTHROUGH, Backend, Doc
 
 MAX_BODY = 4 * 1024 * 1024
 """Bytes of an answer that are read before it counts as a flood."""
@@ -32,6 +32,16 @@ class Heard(Answer):
     took: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is sent, and for how many seconds an answer is waited for."""
+
+    method: str
+    path: str
+    within: float
+    body: bytes | None = None
+
+
 class TooMuchError(Exception):
     """An answer went past MAX_BODY."""
 
@@ -46,11 +56,20 @@ class Asker:
     async def get(self, backend: Backend, row: Runtime | None, path: str, within: float) -> Heard:
         """GET ``backend.url + path`` within ``within`` seconds, with the backend's key in the
         row's own header (in every usual header while the runtime is not known)."""
-        loop = asyncio.get_running_loop()
+        return await self._ask(backend, row, Question("GET", path, within))
+
+    async def post(
+        self, backend: Backend, row: Runtime | None, path: str, doc: Doc, within: float
+    ) -> Heard:
+        """The same with a JSON document: for orders, of which the loading of a model is the one."""
+        return await self._ask(backend, row, Question("POST", path, within, orjson.dumps(doc)))
+
+    async def _ask(self, backend: Backend, row: Runtime | None, question: Question) -> Heard:
+        loop, within = asyncio.get_running_loop(), question.within
         began = loop.time()
         try:
             async with asyncio.timeout(within):
-                return await self._get(backend, row, path, within, began)
+                return await self._answer(backend, row, question, began)
         except (aiohttp.ClientError, TooMuchError, OSError, ValueError, RuntimeError) as fault:
             reply, error = explain(fault, within, _connect(backend, within))
             return Heard(0, error=error, reply=reply, took=loop.time() - began)
@@ -65,21 +84,24 @@ class Asker:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    async def _get(
-        self, backend: Backend, row: Runtime | None, path: str, within: float, began: float
+    async def _answer(
+        self, backend: Backend, row: Runtime | None, question: Question, began: float
     ) -> Heard:
-        async with self._open().get(
-            backend.url + path,
-            headers=headers(backend, row),
+        sent = {} if question.body is None else {"Content-Type": "application/json"}
+        async with self._open().request(
+            question.method,
+            backend.url + question.path,
+            headers=headers(backend, row) | sent,
+            data=question.body,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(sock_connect=_connect(backend, within)),
+            timeout=aiohttp.ClientTimeout(sock_connect=_connect(backend, question.within)),
         ) as answer:
-            body = await _read(answer.content)
+            content = await _read(answer.content)
             return Heard(
                 answer.status,
                 {name.lower(): value for name, value in answer.headers.items()},
-                body,
-                parsed(body),
+                content,
+                parsed(content),
                 took=asyncio.get_running_loop().time() - began,
             )
 

@@ -12,6 +12,7 @@ from operator import not_
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_incrementing, wait_random
 
+from gateway.core.breaker import Breaker, Failure, failed, looked, renewed, rested
 from gateway.core.capacity import LEARN, Learner, ceiling
 from gateway.core.health import (
     NOTHING,
@@ -24,9 +25,21 @@ from gateway.core.health import (
     step,
     suspicious,
 )
-from gateway.core.types import Backend, Fleet, Health, Load, Model, Op, Pulse, Sight
+from gateway.core.types import (
+    ROUTABLE,
+    Backend,
+    Circuit,
+    Fleet,
+    Health,
+    Load,
+    Model,
+    Op,
+    Pulse,
+    Sight,
+)
 from gateway.sensors.ask import Asker
 from gateway.sensors.discover import Discoverer, Found, is_near, place_of, told
+from gateway.sensors.loading import Loader
 from gateway.sensors.probe import Book, Identity, Stranger, identify, observe, shipped
 from gateway.tasks import Tasks
 
@@ -45,6 +58,9 @@ since a llama-server asked more often keeps abandoned requests running (sheet: l
 DEEP_EVERY = 60.0
 """Seconds between two costly checks of the same suspect."""
 
+CIRCUITS_EVERY = 0.1
+"""Seconds between looks at circuits that are not closed."""
+
 NEWCOMER_WAIT = 3.0
 """Seconds that a reload waits for the first sight of what it brings, so that no request meets a
 backend nobody has looked at."""
@@ -53,6 +69,7 @@ NO_GPUS = GpuSight()
 """What holds for a backend of whose GPUs nothing was ever said."""
 
 ITSELF = "this address is the gateway itself; take it out of the backends"
+DRAINED = "an operator drains it; POST /admin/backends/NAME/undrain ends that"
 AILING = frozenset({Health.UNKNOWN, Health.DOWN, Health.LOADING})
 
 chance = random.SystemRandom()
@@ -72,6 +89,7 @@ class Watch:
     absent: float = 0.0
     proved: float = 0.0
     deep_at: float = 0.0
+    breaker: Breaker = field(default_factory=Breaker)
     began: float = 0.0
     learner: Learner = field(default_factory=Learner)
     nudge: asyncio.Event = field(default_factory=asyncio.Event)
@@ -115,6 +133,7 @@ class Sensors:
         instance: str,
         interval: float = 5.0,
         book: Book | None = None,
+        drained: Iterable[str] = (),
     ) -> None:
         self.learn = LEARN[0]
         self._pulse = pulse
@@ -128,6 +147,16 @@ class Sensors:
         self._reloading = asyncio.Lock()
         self._scanned = asyncio.Event()
         self._gpus: Mapping[str, GpuSight] = {}
+        self._failing = asyncio.Event()
+        self._loader = Loader(
+            self._ask,
+            self._tasks,
+            look=self.stale,
+            resident=self._resident,
+            done=self._became_resident,
+            changed=self._publish,
+        )
+        self._drained: set[str] = set(drained)
         self._watches = {backend.name: self._fresh(backend) for backend in backends}
         self._fleet = Fleet(0, time.monotonic(), {}, {})
 
@@ -143,6 +172,7 @@ class Sensors:
             self._run(watch)
         if self._discoverer is not None:
             self._tasks.spawn(self._discover(self._discoverer), "sensors: discovery")
+        self._tasks.spawn(self._keep_circuits(), "sensors: circuits")
         try:
             async with asyncio.timeout(wait):
                 if self._discoverer is not None:
@@ -205,6 +235,99 @@ class Sensors:
         if watch is not None:
             watch.nudge.set()
 
+    def wake(self, name: str, model_id: str) -> None:
+        """A request is there for a model that its engine would have to load first."""
+        watch = self._watches.get(name)
+        if watch is not None and watch.who is not None and not self._resident(name, model_id):
+            self._loader.wake(watch.backend, watch.who.row, model_id)
+
+    def _resident(self, name: str, model_id: str) -> bool:
+        watch = self._watches.get(name)
+        models = watch.sight.models if watch else ()
+        return any(model.loaded for model in models if model.id == model_id)
+
+    def _became_resident(self, name: str, model_id: str) -> None:
+        """Known from the load itself, before the next look."""
+        watch = self._watches.get(name)
+        if watch is not None:
+            models = tuple(
+                replace(model, loaded=True) if model.id == model_id else model
+                for model in watch.sight.models
+            )
+            watch.sight = replace(watch.sight, models=models)
+            watch.nudge.set()
+        self._publish()
+
+    def failed(self, name: str, reason: str, failure: Failure) -> None:
+        """A request failed on a backend in a way that means the engine."""
+        watch = self._watches.get(name)
+        if watch is None:
+            return
+        now, pulse = time.monotonic(), self._pulse(name)
+        before = watch.breaker.circuit
+        failure = replace(failure, last=not self._others(watch))
+        watch.breaker = failed(watch.breaker, failure, pulse.served, now)
+        if watch.breaker.circuit is Circuit.OPEN and before is not Circuit.OPEN:
+            wait = watch.breaker.until - now
+            log.warning("backend %s cools down for %.0f s: requests fail (%s)", name, wait, reason)
+            watch.nudge.set()
+        self._failing.set()
+        self._publish()
+
+    def _others(self, watch: Watch) -> bool:
+        """Whether another backend that takes requests has a model of this one."""
+        own = {model.id for model in watch.sight.models}
+        return any(
+            not own.isdisjoint(model.id for model in other.sight.models)
+            for name, other in self._watches.items()
+            if other is not watch
+            and other.sight.health in ROUTABLE
+            and other.breaker.circuit is not Circuit.OPEN
+            and name not in self._drained
+        )
+
+    async def _keep_circuits(self) -> None:
+        """Half open what has cooled down, close what stood its trial."""
+        while True:
+            await self._failing.wait()
+            self._failing.clear()
+            await asyncio.sleep(CIRCUITS_EVERY)
+            self._look_at_circuits()
+
+    def _look_at_circuits(self) -> None:
+        now = time.monotonic()
+        for name, watch in self._watches.items():
+            before = watch.breaker.circuit
+            if before is Circuit.CLOSED:
+                continue
+            pulse = self._pulse(name)
+            watch.breaker = looked(watch.breaker, pulse.served, pulse.tried, now)
+            if watch.breaker.circuit is not Circuit.CLOSED:
+                self._failing.set()
+            else:
+                log.info("backend %s takes all requests again", name)
+        self._publish()
+
+    def drain(self, name: str) -> bool:
+        """Give a backend no new requests until ``undrain``; False when it is not known."""
+        if name not in self._watches:
+            return False
+        self._drained.add(name)
+        self._publish()
+        return True
+
+    def undrain(self, name: str) -> bool:
+        """Let a drained backend take requests again; False when it is not known."""
+        known = name in self._watches or name in self._drained
+        self._drained.discard(name)
+        self._publish()
+        return known
+
+    @property
+    def drained(self) -> frozenset[str]:
+        """The names of the backends that an operator has drained."""
+        return frozenset(self._drained)
+
     async def stop(self) -> None:
         await self._tasks.cancel_all()
         await self._ask.close()
@@ -254,6 +377,9 @@ class Sensors:
         most = ceiling(watch.sight.load, watch.learner.limit, self.learn)
         watch.sight = replace(watch.sight, ceiling=most)
         self._check_deeply(watch, pulse, now)
+        watch.breaker = rested(watch.breaker, pulse.served, now)
+        if before.health in (Health.DOWN, Health.LOADING) and watch.sight.health in ROUTABLE:
+            watch.breaker = renewed(watch.breaker)
         watch.absent = watch.absent or now if watch.sight.health is Health.DOWN else 0.0
         if before.health is not watch.sight.health:
             log.info("%s", told(watch.backend, watch.sight))
@@ -338,14 +464,22 @@ class Sensors:
     def _publish(self) -> None:
         """Send out a new Fleet if it would differ from the last."""
         backends = {name: watch.backend for name, watch in self._watches.items()}
-        sights = {
-            name: gated(watch.sight, self._gpus.get(name, NO_GPUS))
-            for name, watch in self._watches.items()
-        }
+        sights = {name: self._shown(watch) for name, watch in self._watches.items()}
         if (backends, sights) == (self._fleet.backends, self._fleet.sights) and self._fleet.serial:
             return
         self._fleet = Fleet(self._fleet.serial + 1, time.monotonic(), backends, sights)
         self._announce(self._fleet)
+
+    def _shown(self, watch: Watch) -> Sight:
+        """What is told of a backend: what was seen of it and of its GPUs, what live traffic and the
+        operator say."""
+        sight, breaker = self._loader.shown(watch.backend.name, watch.sight), watch.breaker
+        if breaker.circuit is not Circuit.CLOSED:
+            sight = replace(sight, circuit=breaker.circuit, until=breaker.until)
+        sight = gated(sight, self._gpus.get(watch.backend.name, NO_GPUS))
+        if watch.backend.name in self._drained:
+            sight = replace(sight, health=Health.DRAINING, detail=DRAINED)
+        return sight
 
     # -- discovery --------------------------------------------------------------------------------
 

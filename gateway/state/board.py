@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from gateway.core.capacity import trial_of
 from gateway.core.types import Pulse
 from gateway.state.lines import Queues, Sheet
 from gateway.state.lore import Lore, LorePage
@@ -23,11 +24,13 @@ MOST_BACKENDS = 1024
 
 @dataclass(slots=True)
 class Lane:
-    """One backend's requests of this process: when each was sent, when a byte last came."""
+    """One backend's requests of this process: when each was sent, when a byte last came.
+    ``fell`` is when it first failed since it last answered well (0: not)."""
 
     column: int
     starts: dict[int, float] = field(default_factory=dict)
     last_byte: float = 0.0
+    fell: float = 0.0
 
 
 class Page:
@@ -47,18 +50,20 @@ class Page:
         "meter",
         "oldest",
         "rows",
+        "served",
         "sheet",
     )
 
     def __init__(self, rows: int, lock: AbstractContextManager[object] | None = None) -> None:
         size = rows * MOST_BACKENDS
-        self._bytes = mmap.mmap(-1, 3 * 8 * size + 8 * MOST_BACKENDS)
+        self._bytes = mmap.mmap(-1, 4 * 8 * size + 8 * MOST_BACKENDS)
         view = memoryview(self._bytes)
         self.rows = rows
         self.counts = view[: 8 * size].cast("q")
         self.oldest = view[8 * size : 16 * size].cast("d")
         self.last = view[16 * size : 24 * size].cast("d")
-        self.marks = view[24 * size :].cast("Q")
+        self.served = view[24 * size : 32 * size].cast("q")
+        self.marks = view[32 * size :].cast("Q")
         self.lock: AbstractContextManager[object] = lock or nullcontext()
         self.book = Book(self.lock)
         self.sheet = Sheet(rows, self.lock)
@@ -76,6 +81,14 @@ class Page:
                     return column
         return MOST_BACKENDS - 1
 
+    def known(self, backend: str) -> int | None:
+        """The column of a backend that has one already."""
+        mark = _mark(backend)
+        for column in range(MOST_BACKENDS - 1):
+            if self.marks[column] in (0, mark):
+                return column if self.marks[column] == mark else None
+        return None
+
     def total(self, column: int) -> int:
         """Requests in flight at a backend, over all writers."""
         start = column * self.rows
@@ -88,6 +101,7 @@ class Page:
         for cell in range(row, self.rows * MOST_BACKENDS, self.rows):
             self.counts[cell] = 0
             self.oldest[cell] = 0.0
+            self.served[cell] = 0
         self.lore.clear(row)
 
 
@@ -132,6 +146,7 @@ class Board:
         "_next",
         "_page",
         "_row",
+        "_trials",
         "busy",
         "by_model",
         "columns",
@@ -146,6 +161,7 @@ class Board:
         self._row = row
         self._lanes: dict[str, Lane] = {}
         self._next = 0
+        self._trials: dict[int, Lane] = {}
         self.columns: dict[str, int] = {}
         self.busy = Busy(self._page, self.columns)
         self.makers = Makers(self._page.book, self.columns)
@@ -168,26 +184,52 @@ class Board:
             lane = self._lanes[backend] = Lane(self.name(backend))
         return lane
 
-    def enter(self, model: str, backend: str, now: float, limit: int | None = None) -> int | None:
+    def enter(
+        self, model: str, backend: str, now: float, limit: int | None = None, *, trial: bool = False
+    ) -> int | None:
         """Count one request in; returns the ticket to ``leave`` with, or None when ``limit``
-        requests are in flight there already, over all processes."""
+        requests are in flight there already, over all processes. Of ``trial`` requests a backend
+        has one at a time, whatever else is still in flight there."""
         lane = self.lane(backend)
+        if trial and not self._enter_trial(self.lane(trial_of(backend))):
+            return None
         if limit is None:
             self._count(lane, 1)
         else:
             with self._page.lock:
                 if self._page.total(lane.column) >= limit:
+                    if trial:
+                        self._count(self.lane(trial_of(backend)), -1)
                     return None
                 self._count(lane, 1)
         self._next += 1
+        if trial:
+            self._trials[self._next] = self.lane(trial_of(backend))
         lane.starts[self._next] = now
         key = (model, backend)
         self.by_model[key] = self.by_model.get(key, 0) + 1
         return self._next
 
+    def _enter_trial(self, lane: Lane) -> bool:
+        with self._page.lock:
+            if self._page.total(lane.column):
+                return False
+            self._count(lane, 1)
+        return True
+
+    def serve(self, ticket: int, backend: str) -> None:
+        """Note that the request was answered well."""
+        lane, page = self._lanes[backend], self._page
+        lane.fell = 0.0
+        page.served[lane.column * page.rows + self._row] += 1
+        if self._trials and (tried := self._trials.get(ticket)) is not None:
+            page.served[tried.column * page.rows + self._row] += 1
+
     def leave(self, ticket: int, model: str, backend: str) -> None:
         """Count one request out."""
         lane = self._lanes[backend]
+        if self._trials and (tried := self._trials.pop(ticket, None)) is not None:
+            self._count(tried, -1)
         if lane.starts.pop(ticket, None) is not None:
             self._count(lane, -1)
             self.by_model[(model, backend)] -= 1
@@ -209,5 +251,17 @@ class Board:
         end = start + page.rows
         oldest = [when for when in page.oldest[start:end] if when]
         return Pulse(
-            page.total(start // page.rows), min(oldest, default=0.0), max(page.last[start:end])
+            page.total(start // page.rows),
+            min(oldest, default=0.0),
+            max(page.last[start:end]),
+            sum(page.served[start:end]),
+            self._tried(backend),
         )
+
+    def _tried(self, backend: str) -> int:
+        """Trials that were answered well; most backends have never had one."""
+        column = self._page.known(trial_of(backend))
+        if column is None:
+            return 0
+        rows = self._page.rows
+        return sum(self._page.served[column * rows : (column + 1) * rows])

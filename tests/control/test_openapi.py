@@ -99,7 +99,7 @@ def test_only_operations_for_operators_need_no_key() -> None:
 def test_every_tag_is_explained() -> None:
     known = {tag["name"] for tag in DOCUMENT["tags"]}
     assert {tag for _, _, operation in operations() for tag in operation["tags"]} == known
-    assert known == {*Wire, "operations"}
+    assert known == {*Wire, "operations", "administration"}
 
 
 def test_every_refusal_is_listed_with_its_status() -> None:

@@ -17,9 +17,11 @@ from gateway.core.capacity import (
     limit,
     of_engine,
     open_for,
+    room,
+    trial_of,
 )
 from gateway.core.catalog import Place
-from gateway.core.types import Load
+from gateway.core.types import Circuit, Load
 from tests.core.fleets import catalog
 
 
@@ -53,6 +55,25 @@ def test_a_place_is_open_below_its_limit_and_while_it_has_little_to_prefill() ->
     assert open_for(place(most=2), 1) and not open_for(place(most=2), 2)
     assert not open_for(place(), 0, MOST_OUTSTANDING)
     assert open_for(place(), 0, MOST_OUTSTANDING / 2)
+
+
+def with_circuit(circuit: Circuit, most: int | None = None) -> Place:
+    found = place(most=most)
+    return replace(found, sight=replace(found.sight, circuit=circuit))
+
+
+def test_there_is_room_below_the_limit_and_without_end_where_there_is_none() -> None:
+    assert room(place(), {"a": 10_000}) is None
+    assert room(place(most=3), {"a": 1}) == 2
+    assert room(place(most=3), {"a": 3}) == room(place(most=3), {"a": 4}) == 0
+
+
+def test_an_open_circuit_has_no_room_and_a_half_open_one_for_one_trial_at_a_time() -> None:
+    half = with_circuit(Circuit.HALF_OPEN)
+    assert room(with_circuit(Circuit.OPEN), {}) == 0
+    assert room(half, {"a": 7}) == 1, "streams from before the failure do not count"
+    assert room(half, {"a": 8, trial_of("a"): 1}) == 0
+    assert room(with_circuit(Circuit.HALF_OPEN, most=4), {"a": 4}) == 0
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,21 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from gateway.core.capacity import trial_of
 from gateway.core.catalog import build
 from gateway.core.errors import Refusal
 from gateway.core.fit import NO_DETOURS
-from gateway.core.plan import LONGEST_PLAN, plan, route
-from gateway.core.types import Caller, Health, Op, PublicModel, Target, Wire
+from gateway.core.plan import LONGEST_PLAN, favourite, plan, route
+from gateway.core.types import (
+    Caller,
+    Circuit,
+    Health,
+    Model,
+    Op,
+    PublicModel,
+    Target,
+    Wire,
+)
 from gateway.policies import POLICIES
 from tests.core.fleets import call, catalog, changed, fleet, rows
 
@@ -203,3 +213,53 @@ def test_a_call_that_names_no_model_goes_to_a_backend_that_has_the_surface():
 def test_only_up_and_busy_backends_take_requests(health):
     known = build(changed(fleet(a="vllm m1"), "a", health=health), (), rows)
     assert refusal_of(known).kind == "overloaded"
+
+
+def circuits(until=0.0, **states):
+    """Backends with the model m1, by what is known of their circuits."""
+    found = fleet(**dict.fromkeys(states, "vllm m1"))
+    for name, state in states.items():
+        found = changed(found, name, circuit=state, until=until)
+    return build(found, (), rows)
+
+
+def test_a_backend_whose_circuit_is_open_is_not_tried():
+    assert order(circuits(a=Circuit.OPEN, b=Circuit.CLOSED)) == ["b"]
+
+
+def test_a_half_open_backend_gets_one_request_at_a_time():
+    known = circuits(a=Circuit.HALF_OPEN)
+    assert order(known, busy={"a": 3}) == ["a"]
+    assert "on trial" in refusal_of(known, busy={"a": 4, trial_of("a"): 1}).message
+
+
+def test_an_open_circuit_is_worth_waiting_for_until_its_cool_down_ends():
+    refusal = refusal_of(circuits(a=Circuit.OPEN, until=4.5))
+    assert (refusal.opens, refusal.retry_after) == (4.5, 5)
+    assert "cool-down until 4.5 s" in refusal.message
+    known = circuits(a=Circuit.OPEN, b=Circuit.HALF_OPEN, until=4.5)
+    assert refusal_of(known, busy={trial_of("b"): 1}).opens == 0.0
+
+
+def test_nothing_is_waited_for_where_all_are_away():
+    assert refusal_of(catalog(a="-vllm m1")).opens is None
+
+
+def test_engines_that_have_the_model_in_memory_go_first():
+    cold = changed(fleet(a="ollama m1", b="ollama m1"), "a", models=(Model("m1", loaded=False),))
+    assert order(build(cold, (), rows), busy={"b": 9}) == ["b", "a"]
+
+
+def test_the_favourite_is_no_backend_whose_circuit_is_open():
+    known, wanted = circuits(a=Circuit.OPEN, b=Circuit.CLOSED), call()
+    for turn in range(4):
+        found = favourite(
+            wanted,
+            route(wanted, Caller(), known),
+            policies=POLICIES,
+            policy="round_robin",
+            busy={},
+            turn=turn,
+            dice=0.5,
+        )
+        assert found == "b"

@@ -165,5 +165,5 @@ def test_refusals_name_what_is_full_and_when_to_come_again() -> None:
         line_full("m", 2, 41.0),
         waited_in_vain("m", 41.0, bounds),
     ):
-        assert (refusal.kind, refusal.retry_after, refusal.full) == ("overloaded", 41.0, False)
+        assert (refusal.kind, refusal.retry_after, refusal.opens) == ("overloaded", 41.0, None)
         assert "'m'" in refusal.message and "Retry-After" in refusal.message

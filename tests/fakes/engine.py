@@ -30,7 +30,8 @@ class FakeEngine:
     ``lacks`` are surfaces that the loaded model has not. ``at_once`` counts requests in hand.
     ``reading`` cleared: bodies stay in the socket. ``close_after``: FIN after every answer, without
     saying so. ``stale`` ('fin' or 'reset'): a reused connection is closed when its next request
-    has arrived. ``sick``: what sensors get instead."""
+    has arrived. ``sick``: what sensors get instead;
+    ``also``: what they get at single addresses."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class FakeEngine:
         self.always: Step | Callable[[Recorded], Step | None] | None = None
         self.loading = False
         self.sick: Step | None = None
+        self.also: dict[str, Step] = {}
         self.stale = ""
         self.close_after = False
         self.connections = 0
@@ -156,7 +158,8 @@ class FakeEngine:
     async def _serve(self, peer: Peer, request: Recorded) -> None:
         if self._is_probe(request):
             self.probes.append(request)
-            step = self._gets().get(request.path, self.persona.not_found)
+            named = self._gets().get(request.path, self.persona.not_found)
+            step = self.also.get(request.path, named)
             return await (self.sick or self._guard(request) or step)(Exchange(request, peer))
         self.requests.append(request)
         self._came.set()

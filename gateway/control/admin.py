@@ -1,0 +1,172 @@
+"""What administrators can ask and order: a table of routes, answered by the control side.
+
+A data-plane process checks the key and the route; the answer is made where the state has its one
+writer, and travels back as plain values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Protocol
+
+from gateway.core.errors import Refusal
+from gateway.core.types import Circuit, Doc, Fleet, Sight
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request of an administrator. ``names`` are the parts of the path that stand for
+    something, ``query`` is the query string as it came."""
+
+    method: str
+    path: str
+    query: str = ""
+    body: bytes = field(default=b"", repr=False)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+Answered = tuple[int, Doc | None]
+"""The status and the document of an answer."""
+
+
+class Desk(Protocol):
+    """What the control side offers."""
+
+    @property
+    def fleet(self) -> Fleet: ...
+    def drain(self, name: str) -> bool: ...
+    def undrain(self, name: str) -> bool: ...
+    def in_flight(self, name: str) -> int: ...
+    def explain(self, request_id: str, /) -> Awaitable[Doc | None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRoute:
+    """One route. ``path`` may hold ``{name}`` for one segment; ``about`` is its summary in the
+    OpenAPI document; ``handle`` answers or raises Refusal."""
+
+    method: str
+    path: str
+    about: str
+    handle: Callable[[Desk, Ask], Awaitable[Answered]]
+
+
+async def _backends(desk: Desk, ask: Ask) -> Answered:
+    fleet = desk.fleet
+    return 200, {"backends": [_backend(desk, fleet, name) for name in fleet.backends]}
+
+
+async def _one(desk: Desk, ask: Ask) -> Answered:
+    name = ask.names["name"]
+    if name not in desk.fleet.backends:
+        raise _unknown(name, desk.fleet)
+    return 200, _backend(desk, desk.fleet, name)
+
+
+async def _drain(desk: Desk, ask: Ask) -> Answered:
+    name = ask.names["name"]
+    if not desk.drain(name):
+        raise _unknown(name, desk.fleet)
+    return 200, _backend(desk, desk.fleet, name)
+
+
+async def _undrain(desk: Desk, ask: Ask) -> Answered:
+    name = ask.names["name"]
+    if not desk.undrain(name) or name not in desk.fleet.backends:
+        raise _unknown(name, desk.fleet)
+    return 200, _backend(desk, desk.fleet, name)
+
+
+async def _explain(desk: Desk, ask: Ask) -> Answered:
+    wanted = ask.names["request_id"]
+    found = await desk.explain(wanted)
+    if found is None:
+        raise Refusal(
+            "not_found",
+            f"Nothing is known of a request '{wanted[:100]}': it has not ended yet, or too many"
+            " have ended since. X-Request-Id of an answer is what to ask for.",
+        )
+    return 200, found
+
+
+ADMIN_ROUTES: tuple[AdminRoute, ...] = (
+    AdminRoute(
+        "GET", "/admin/backends", "List the backends and what is believed of each.", _backends
+    ),
+    AdminRoute("GET", "/admin/backends/{name}", "Describe one backend.", _one),
+    AdminRoute("POST", "/admin/backends/{name}/drain", "Give a backend no new requests.", _drain),
+    AdminRoute(
+        "POST", "/admin/backends/{name}/undrain", "Give a drained backend requests again.", _undrain
+    ),
+    AdminRoute(
+        "GET",
+        "/admin/explain/{request_id}",
+        "Tell why a request went where it went, and how each attempt ended.",
+        _explain,
+    ),
+)
+
+
+@cache
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", path) + r"\Z")
+
+
+def methods(path: str) -> tuple[str, ...]:
+    """The methods that a path takes; none when there is no such route."""
+    return tuple(row.method for row in ADMIN_ROUTES if _pattern(row.path).match(path))
+
+
+async def answer(desk: Desk, ask: Ask) -> Answered:
+    """What the control side answers. Raises Refusal ``not_found``."""
+    for row in ADMIN_ROUTES:
+        match = _pattern(row.path).match(ask.path)
+        if match is not None and row.method == ask.method:
+            names = match.groupdict()
+            return await row.handle(desk, Ask(ask.method, ask.path, ask.query, ask.body, names))
+    raise Refusal("not_found", f"There is no route {ask.path[:100]} here.")
+
+
+Wired = tuple[int, Doc | None] | tuple[str, str, str | None]
+"""An answer as it travels between processes: as it is, or a refusal's kind, message and param."""
+
+
+async def answer_wired(desk: Desk, ask: Ask) -> Wired:
+    """The answer, or the refusal, as plain values."""
+    try:
+        return await answer(desk, ask)
+    except Refusal as refusal:
+        return refusal.kind, refusal.message, refusal.param
+
+
+def unwired(wired: Wired) -> Answered:
+    """What another process answered. Raises the Refusal that it met."""
+    if len(wired) == 3:
+        raise Refusal(wired[0], wired[1], param=wired[2])
+    return wired
+
+
+def _backend(desk: Desk, fleet: Fleet, name: str) -> Doc:
+    backend, sight = fleet.backends[name], fleet.sights.get(name, Sight())
+    return {
+        "name": name,
+        "url": backend.url,
+        "runtime": sight.runtime or backend.runtime,
+        "version": sight.version,
+        "health": sight.health.value,
+        "detail": sight.detail,
+        "circuit": Circuit(sight.circuit).name.lower(),
+        "in_flight": desk.in_flight(name),
+        "max_concurrency": backend.max_concurrency,
+        "models": [model.id for model in sight.models],
+        "load": {"running": sight.load.running, "waiting": sight.load.waiting},
+    }
+
+
+def _unknown(name: str, fleet: Fleet) -> Refusal:
+    known = ", ".join(list(fleet.backends)[:20]) or "none"
+    return Refusal(
+        "not_found", f"There is no backend '{name[:100]}'. The backends are: {known}.", param="name"
+    )

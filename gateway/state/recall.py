@@ -1,0 +1,40 @@
+"""The last few thousand requests of one process, kept as references until somebody asks."""
+
+from __future__ import annotations
+
+from gateway.core.explain import Story
+
+MOST = 4096
+"""Requests that are kept."""
+
+MOST_PLACES = 32_768
+"""Places that all of them may hold together. A place of a fleet that is long gone is held by nobody
+else and takes up to a kilobyte, so that this bounds the memory at some 32 MiB."""
+
+
+class Recall:
+    """By request id; the oldest go first."""
+
+    __slots__ = ("_kept", "_most", "_most_places", "_places")
+
+    def __init__(self, most: int = MOST, most_places: int = MOST_PLACES) -> None:
+        self._most = most
+        self._most_places = most_places
+        self._kept: dict[str, Story] = {}
+        self._places = 0
+
+    def keep(self, story: Story) -> None:
+        """Keep a request that has ended; of two with one id the later."""
+        kept, rid = self._kept, story.outcome.id
+        if rid in kept:
+            self._places -= len(kept.pop(rid).seen)
+        kept[rid] = story
+        self._places += len(story.seen)
+        while len(kept) > self._most or (self._places > self._most_places and len(kept) > 1):
+            self._places -= len(kept.pop(next(iter(kept))).seen)
+
+    def of(self, request_id: str) -> Story | None:
+        return self._kept.get(request_id)
+
+    def __len__(self) -> int:
+        return len(self._kept)
