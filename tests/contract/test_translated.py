@@ -216,6 +216,14 @@ async def test_what_was_lost_is_named_in_a_header(farm: Farm) -> None:
     assert "top_k" in (reply.header("x-portico-lost") or "").split(", ")
     plain = await farm.gw.post("/v1/messages", asks("/v1/messages", spot.model, stream=False))
     assert plain.header("x-portico-lost") is None
+    odd = {f"odd_field_{number}": 1 for number in range(2000)} | {"böse\r\nX-Evil: 1": 1}
+    reply = await farm.gw.post("/v1/messages", {**body, **odd})
+    lost = reply.header("x-portico-lost") or ""
+    assert lost.endswith(", ...")
+    assert len(lost) < 1100
+    reply = await farm.gw.post("/v1/messages", {**body, "böse\r\nX-Evil: 1": 1})
+    assert reply.header("x-evil") is None
+    assert "b?se??X-Evil: 1" in (reply.header("x-portico-lost") or "")
 
 
 async def test_what_cannot_be_said_is_501_naming_the_field_and_reaches_no_engine(
