@@ -380,7 +380,7 @@ class Attempts:
             place.asked,
             errand.began,
             time.monotonic(),
-            result.end.value,
+            result.end,
             result.reason,
             result.text,
             errand.account.tally.status if whole else result.status,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from time import monotonic
 from types import ModuleType
 from typing import Protocol
@@ -51,8 +51,11 @@ UNFINISHED = "The engine ended its answer before it was finished."
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-class End(Enum):
+class End(StrEnum):
     """How an exchange ended."""
+
+    # Enum's own is written in Python, and every look-up by a member pays for it.
+    __hash__ = str.__hash__
 
     DONE = "done"  # the whole answer was relayed
     CUT = "cut"  # the answer had begun and broke off
