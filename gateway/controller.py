@@ -9,24 +9,36 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from backends import BY_NAME, PLAIN, RUNTIMES
 from gateway import __version__
 from gateway.config import Config, ConfigError
+from gateway.config.addresses import backend_url
+from gateway.control.desk import Records
 from gateway.control.exposition import State, exposition
 from gateway.control.gpu_rows import rows as rows_of
 from gateway.control.gpu_watch import About, GpuWatch, tell
+from gateway.control.keys import merged, next_end
 from gateway.control.metrics import Metrics
+from gateway.control.providers import backend as provided
+from gateway.core.addresses import networks
 from gateway.core.energy import Work
+from gateway.core.errors import Refusal
 from gateway.core.gpus import Panorama
+from gateway.core.keys import Keyring, known_as
 from gateway.core.runtime import Runtime
 from gateway.core.types import ROUTABLE, Backend, Doc, Fleet, Health
 from gateway.demo.child import DemoEngine, DemoError
+from gateway.keeper import Keeper, Stored
 from gateway.sensors.discover import Discoverer
 from gateway.sensors.gpu_sense import GpuSense
+from gateway.sensors.guard import Spot, spot
 from gateway.sensors.loop import Sensors
 from gateway.sockets import address
 from gateway.state.board import Board
+from gateway.state.sealed import Seal
+from gateway.state.store import StoreError
 from gateway.tasks import Tasks
 
 log = logging.getLogger("portico")
@@ -36,6 +48,17 @@ FIRST_LOOK = 3.0
 
 ACCOUNTS = 1.0
 """Seconds between two looks at what ended requests have cost."""
+FAR_OFF = 86400.0
+"""Seconds after which it is looked again for keys that expire: timers are not made for months."""
+
+IN_FORCE = 2.0
+"""Seconds that the answer to a change waits for the providers to have been looked at."""
+
+CHECK_EVERY = 10.0
+"""Seconds between looks at where the names of providers lead."""
+
+FIXED_STORE = ("store_url", "store_secret")
+"""Settings of ``store`` that only a restart changes."""
 
 FIXED = ("host", "port", "workers", "tls_cert", "tls_key")
 """Settings of ``server`` that only a restart changes."""
@@ -66,8 +89,12 @@ class Controller:
         works: Callable[[], list[Work]],
         recall: Callable[[str], Awaitable[Doc | None]],
         drained: Iterable[str] = (),
+        stored: Stored | None = None,
     ) -> None:
         self.config = config
+        self.keeper = Keeper(
+            config.store_url, self._store_changed, board.meter, stored, config.retention
+        )
         self.explain = recall
         self.gpus = GpuWatch(config.gate.good_for)
         self._board = board
@@ -78,6 +105,11 @@ class Controller:
         self._see = see
         self._configured = configured
         self._tasks = Tasks()
+        self._until_expiry: asyncio.TimerHandle | None = None
+        self._seal = Seal(config.store_secret)
+        self._provided: tuple[Backend, ...] = ()
+        self._applying = asyncio.Lock()
+        self._warned: dict[str, str] = {}
         self._demo = DemoEngine()
         self._extra: tuple[Backend, ...] = ()
         discoverer = None
@@ -155,6 +187,131 @@ class Controller:
         """What was seen last."""
         return self.sensors.fleet
 
+    @property
+    def records(self) -> Records:
+        """The store."""
+        return self.keeper
+
+    @property
+    def keyring(self) -> Keyring:
+        """The configured keys."""
+        return self.config.keyring
+
+    def now(self) -> float:
+        return time.time()
+
+    @property
+    def told(self) -> Config:
+        """The configuration as the data plane gets it: with the keys of the store."""
+        if self.keeper.url is None:
+            return self.config
+        stored = self.keeper.stored
+        if stored is None:
+            return replace(self.config, keyring=replace(self.config.keyring, unread=True))
+        ring = merged(self.config.keyring, stored.keys, stored.closed, time.time())
+        return replace(self.config, keyring=ring)
+
+    async def _store_changed(self, stored: Stored) -> None:
+        self._tell()
+        if stored.providers or self._provided:
+            applied = self._tasks.spawn(self.apply(), "providers")
+            await asyncio.wait({applied}, timeout=IN_FORCE)
+
+    async def apply(self) -> None:
+        """Give the sensors all backends: those of the configuration, the providers of the store
+        where each is now, the demo engine."""
+        async with self._applying:
+            stored = self.keeper.stored or Stored()
+            found = await asyncio.gather(*map(self._backend, stored.providers))
+            self._provided = tuple(one for one in found if one is not None)
+            await self.sensors.replace((*self.config.backends, *self._provided, *self._extra))
+
+    async def _backend(self, kept: Doc) -> Backend | None:
+        """A provider as a backend; None, with a line on the log, when it must not be one."""
+        name = kept["providerId"]
+        if any(name == backend.name for backend in self.config.backends):
+            self._once(name, "a configured backend of that name is used instead")
+            return None
+        try:
+            place = await self._spot(kept["baseUrl"], self._used(name, kept["baseUrl"]))
+        except ValueError as error:
+            self._once(name, f"it is not used, since its baseUrl {error}")
+            return None
+        if not place.found:
+            self._once(name, "the name in its baseUrl leads nowhere now")
+        return provided(kept, place.url, place.host, self._opened(kept))
+
+    def _opened(self, kept: Doc) -> str | None:
+        """A provider's key, None where there is none or it cannot be read."""
+        if kept["apiKey"] is None:
+            return None
+        try:
+            return self._seal.open(kept["apiKey"], kept["id"])
+        except StoreError as error:
+            self._once(kept["providerId"], f"its key cannot be used: {error}")
+            return None
+
+    def _once(self, name: str, text: str) -> None:
+        """Warn of a provider; again only when something else is wrong with it."""
+        if self._warned.get(name) != text:
+            log.warning("provider %s: %s", name, text)
+        self._warned[name] = text
+
+    def _used(self, name: str, url: str) -> str:
+        """The address at which a provider is used now, if its URL is still the same."""
+        host = urlsplit(backend_url(url)).netloc
+        return next((b.url for b in self._provided if (b.name, b.host) == (name, host)), "")
+
+    async def _spot(self, url: str, used: str = "") -> Spot:
+        return await spot(backend_url(url), self._port, networks(self.config.allow), used=used)
+
+    async def _keep_checking(self) -> None:
+        """Names may come to lead elsewhere: an address is never used that was not checked."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY)
+            if self._provided or (self.keeper.stored or Stored()).providers:
+                await self.apply()
+
+    @property
+    def administrators(self) -> frozenset[str]:
+        """By what administrators are known in records."""
+        return frozenset(map(known_as, self.config.keyring.admins))
+
+    def taken(self, name: str) -> str | None:
+        """Why no provider may be called so, None when one may."""
+        if name in BY_NAME or name in ("auto", "portico"):
+            return "it is a name that is built in"
+        known = self.sensors.fleet.backends
+        if name in known and name not in {backend.name for backend in self._provided}:
+            return "a backend of this gateway has it"
+        return None
+
+    async def check_address(self, url: str) -> None:
+        """Raises ValueError for a base URL where no provider may be."""
+        await self._spot(url)
+
+    def seal(self, secret: str, about: str) -> dict[str, str]:
+        """A secret as it is kept. Raises Refusal when it cannot be encrypted."""
+        try:
+            return self._seal.shut(secret, about)
+        except StoreError as error:
+            raise Refusal("overloaded", f"Nothing was changed: {error}.") from None
+
+    def _tell(self) -> None:
+        """Give the data plane what holds now, and again when the next key expires."""
+        self._configured(self.told)
+        self._stop_timer()
+        stored = self.keeper.stored or Stored()
+        wait = next_end(stored.keys, time.time())
+        if wait is not None:
+            self._until_expiry = asyncio.get_running_loop().call_later(
+                min(wait, FAR_OFF), self._tell
+            )
+
+    def _stop_timer(self) -> None:
+        if self._until_expiry is not None:
+            self._until_expiry.cancel()
+
     def drain(self, name: str) -> bool:
         """Give a backend no new requests; False when there is none of that name."""
         known = self.sensors.drain(name)
@@ -177,7 +334,8 @@ class Controller:
         """Look at everything once, and start the demo engine where nothing is found."""
         self._tasks.spawn(self._keep_accounts(), "GPU accounts")
         self.gpu_sense.start()
-        await self.sensors.start(FIRST_LOOK)
+        await asyncio.gather(self.sensors.start(FIRST_LOOK), self.keeper.start())
+        self._tasks.spawn(self._keep_checking(), "providers' addresses")
         if self.config.demo and not self.sensors.fleet.backends:
             await self._start_demo()
 
@@ -188,7 +346,7 @@ class Controller:
             log.error("the demo engine did not start: %s", error)
             return
         self._extra = (Backend("demo", url, "llamacpp"),)
-        await self.sensors.replace((*self.config.backends, *self._extra))
+        await self.apply()
         log.info("no engine was found, so the built-in demo engine was started at %s", url)
 
     def announce(self, models: list[str]) -> None:
@@ -216,9 +374,10 @@ class Controller:
         self.config = self._settled(config)
         self.sensors.learn = config.learn
         self.gpus.hold = config.gate.good_for
-        await self.sensors.replace((*config.backends, *self._extra))
+        self.keeper.retention = config.retention
+        await self.apply()
         self.gpu_sense.configure(config.gpus, config.gpu_interval)
-        self._configured(self.config)
+        self._tell()
         self.metrics.reload("success")
         log.info("reloaded: %d backends, %d public names", len(config.backends), len(config.models))
 
@@ -228,7 +387,12 @@ class Controller:
         changed = [name for name in FIXED if getattr(config.server, name) != old[name]]
         for name in changed:
             log.warning("server.%s only changes with a restart; the old value stays", name)
-        return replace(config, server=replace(config.server, **old))
+        kept = {name: getattr(self.config, name) for name in FIXED_STORE}
+        for name, value in kept.items():
+            if getattr(config, name) != value:
+                setting = name.replace("_", ".")
+                log.warning("%s only changes with a restart; the old value stays", setting)
+        return replace(config, server=replace(config.server, **old), **kept)
 
     async def page(
         self,
@@ -249,8 +413,10 @@ class Controller:
         return await asyncio.to_thread(exposition, total.snapshot(), accept)
 
     async def close(self) -> None:
+        self._stop_timer()
         await self._tasks.cancel_all()
         await self.gpu_sense.stop()
+        await self.keeper.close()
         await self.sensors.stop()
         await self._demo.stop()
 

@@ -23,6 +23,7 @@ from typing import Any
 from gateway import __version__
 from gateway.config import Config
 from gateway.control import admin
+from gateway.control.desk import Answered
 from gateway.control.exposition import State
 from gateway.control.gathered import Gathered
 from gateway.control.gpu_watch import GpuWatch
@@ -32,10 +33,11 @@ from gateway.core.breaker import Failure
 from gateway.core.energy import Work
 from gateway.core.errors import Refusal
 from gateway.core.explain import explain
-from gateway.core.types import Doc, Fleet, Op
+from gateway.core.types import Ask, Doc, Fleet, Op
 from gateway.dialects import ROUTES
 from gateway.edge.handler import Tables
 from gateway.edge.ops import Ops
+from gateway.keeper import Stored
 from gateway.logs import AccessLog
 from gateway.sink import Sink
 from gateway.sockets import tls_context
@@ -55,6 +57,9 @@ PAGE_WITHIN = 5.0
 
 TELL_EVERY = 0.5
 """Seconds between a worker's unasked tellings: as much as its sudden death can lose."""
+
+USAGE_EVERY = 1.0
+"""Seconds between a worker's tellings of what was used."""
 
 UNASKED = 0
 
@@ -114,13 +119,14 @@ class Ties:
 class Legacy:
     """What a control process leaves to the next: the configuration that took over last, which
     need not be what the file says now, all that was counted, what is held against GPUs, which a
-    restart of ours does not heal, and the backends that are drained."""
+    restart of ours does not heal, the backends that are drained, and what the store held."""
 
     config: Config
     own: State
     gathered: Gathered
     gpus: GpuWatch
     drained: frozenset[str] = frozenset()
+    stored: Stored | None = None
 
 
 class Serving(ABC):
@@ -165,7 +171,7 @@ class Serving(ABC):
         return admin.methods(path)
 
     @abstractmethod
-    async def admin(self, method: str, path: str, query: str, body: bytes) -> admin.Answered:
+    async def admin(self, ask: Ask) -> Answered:
         """What the control side answers to an administrator. Raises Refusal."""
 
     def told(self, request_id: str) -> Doc | None:
@@ -224,6 +230,7 @@ class Alone(Serving):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting, Board())
+        self._tasks = Tasks()
         self.controller = Controller(
             setting.config,
             setting.port,
@@ -235,13 +242,13 @@ class Alone(Serving):
             works=self.worker.take_works,
             recall=self._recall,
         )
-        self.worker.configure(setting.config)
+        self.worker.configure(self.controller.told)
 
     async def _recall(self, request_id: str) -> Doc | None:
         return self.told(request_id)
 
-    async def admin(self, method: str, path: str, query: str, body: bytes) -> admin.Answered:
-        return await admin.answer(self.controller, admin.Ask(method, path, query, body))
+    async def admin(self, ask: Ask) -> Answered:
+        return await admin.answer(self.controller, ask)
 
     def _configured(self, config: Config) -> None:
         self.config = config
@@ -272,6 +279,7 @@ class Alone(Serving):
         """Serve until a signal ends it."""
         on_signals(signal.SIGTERM, signal.SIGINT, call=self.asked_to_stop)
         on_signals(signal.SIGHUP, call=self.controller.asked_to_reload)
+        self._tasks.spawn(self._keep_counting(), "usage")
         try:
             await self.controller.start()
             await self.worker.listen(self.setting.sockets, tls_context(self.config.server))
@@ -285,7 +293,14 @@ class Alone(Serving):
             log.info("drained; bye")
         finally:
             await self.worker.close()
+            await self._tasks.cancel_all()
+            self.controller.keeper.spent(self.worker.take_used())
             await self.controller.close()
+
+    async def _keep_counting(self) -> None:
+        while True:
+            await asyncio.sleep(USAGE_EVERY)
+            self.controller.keeper.spent(self.worker.take_used())
 
     def asked_to_stop(self) -> None:
         """The first time drain, the second time leave."""
@@ -339,13 +354,24 @@ class Working(Serving):
                 self._tell_counts(UNASKED)
                 self._spoke.say("works", self.worker.take_works())
 
+    async def _keep_telling_usage(self) -> None:
+        """What is not told stays here, so that a control process that is away misses nothing."""
+        while True:
+            await asyncio.sleep(USAGE_EVERY)
+            if self._spoke.connected.is_set():
+                self._tell_usage()
+
+    def _tell_usage(self) -> None:
+        used = self.worker.take_used()
+        if used:
+            self._spoke.say("usage", used)
+
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Ask the control process, which asks all the others."""
         page: tuple[bytes, str] = await self._ask_control("page?", accept)
         return page
 
-    async def admin(self, method: str, path: str, query: str, body: bytes) -> admin.Answered:
-        ask = admin.Ask(method, path, query, body)
+    async def admin(self, ask: Ask) -> Answered:
         wired: admin.Wired = await self._ask_control("admin?", ask)
         return admin.unwired(wired)
 
@@ -394,6 +420,7 @@ class Working(Serving):
         on_end_of(self._ties.lifeline, self._abandoned)
         self._tasks.spawn(self._spoke.run(self._ties.path), "link")
         self._tasks.spawn(self._keep_telling(), "counts")
+        self._tasks.spawn(self._keep_telling_usage(), "usage")
         waits = [asyncio.ensure_future(e.wait()) for e in (self._known, self.stop)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         try:
@@ -405,6 +432,7 @@ class Working(Serving):
         finally:
             await self.worker.close()
             self._tell_counts(UNASKED)
+            self._tell_usage()
             await self._tasks.cancel_all()
 
 
@@ -436,6 +464,7 @@ class Controlling:
             works=self._take_works,
             recall=self._recall,
             drained=frozenset() if legacy is None else legacy.drained,
+            stored=None if legacy is None else legacy.stored,
         )
         if legacy is not None:
             self.controller.metrics.merge(legacy.own)
@@ -455,7 +484,7 @@ class Controlling:
         self._hub.tell_all("config", config)
 
     def _greeting(self) -> list[Message]:
-        return [("config", self.controller.config), ("fleet", self.controller.sensors.fleet)]
+        return [("config", self.controller.told), ("fleet", self.controller.sensors.fleet)]
 
     def _hear(self, worker: str, kind: str, content: Any) -> None:
         sensors = self.controller.sensors
@@ -477,6 +506,8 @@ class Controlling:
                 self._gathered.told(worker, state, time.monotonic())
                 self._to_keep = True
                 self._asked.answered(number, now)
+            case "usage":
+                self.controller.keeper.spent(content)
             case "page?":
                 self._tasks.spawn(self._page(worker, *content), "metrics page")
             case "admin?":
@@ -490,11 +521,17 @@ class Controlling:
     def _keep(self) -> None:
         """Leave all to the next control process, should this one be killed now."""
         controller = self.controller
-        state, gpus = controller.metrics.state(), controller.gpus
-        drained = controller.sensors.drained
-        legacy = Legacy(controller.config, state, self._gathered, gpus, drained)
-        self._ties.kept.write(legacy)
-        self._to_keep, self._found = False, gpus.found
+        self._ties.kept.write(
+            Legacy(
+                controller.config,
+                controller.metrics.state(),
+                self._gathered,
+                controller.gpus,
+                controller.sensors.drained,
+                controller.keeper.stored,
+            )
+        )
+        self._to_keep, self._found = False, controller.gpus.found
 
     async def _keep_keeping(self) -> None:
         while True:
@@ -525,7 +562,7 @@ class Controlling:
             return Now()
         return answer
 
-    async def _admin(self, worker: str, number: int, ask: admin.Ask) -> None:
+    async def _admin(self, worker: str, number: int, ask: Ask) -> None:
         wired = await admin.answer_wired(self.controller, ask)
         if ask.method != "GET":
             self._keep()

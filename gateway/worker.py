@@ -14,6 +14,7 @@ from gateway.controller import rows
 from gateway.core.capacity import trial_of
 from gateway.core.catalog import build
 from gateway.core.energy import Work, work
+from gateway.core.spending import Sums, count
 from gateway.core.types import ROUTABLE, Circuit, Fleet, Health, Outcome, PublicModel
 from gateway.edge.attempts import Senses
 from gateway.edge.front import FrontServer
@@ -54,8 +55,10 @@ class Worker:
         self.fleet = NOTHING
         self.reported = 0
         self._works: list[Work] = []
+        self.used: Sums = {}
         self._access = access
         self._board = board
+        self._counts_usage = False
         self._public: tuple[PublicModel, ...] = ()
         outbox = Outbox(self._loop)
         self._pool = Pool(self._loop, outbox)
@@ -74,6 +77,8 @@ class Worker:
     def _report(self, outcome: Outcome) -> None:
         self.reported += 1
         self.metrics.observe(outcome)
+        if self._counts_usage:
+            count(self.used, outcome)
         self._access.write(outcome)
         if len(self._works) < MOST_WORKS and (done := work(outcome, time.monotonic())):
             self._works.append(done)
@@ -89,6 +94,11 @@ class Worker:
         self._board.lore.tidy(time.monotonic())
         self._chores = self._loop.call_later(HOUSEKEEPING, self._do_chores)
 
+    def take_used(self) -> Sums:
+        """What was used since this was last asked."""
+        used, self.used = self.used, {}
+        return used
+
     def flush(self) -> None:
         """Hand over the access lines that have gathered."""
         self._access.flush()
@@ -96,6 +106,7 @@ class Worker:
     def configure(self, config: Config) -> None:
         """Take over a configuration; requests under way keep the tables they began with."""
         self._public = config.models
+        self._counts_usage = config.store_url is not None
         self.handler.tables = replace(
             self.handler.tables,
             keyring=config.keyring,

@@ -33,6 +33,10 @@ class Reply:
         """The first value of a header, in any case."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
     def all(self, name: str) -> list[str]:
         """All values of a header."""
         return [value for key, value in self.headers if key.lower() == name.lower()]

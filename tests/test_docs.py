@@ -81,15 +81,6 @@ def test_the_reference_has_every_setting() -> None:
             assert f"| `{name}` |" in page, (section, name)
 
 
-def test_settings_without_effect_are_settings() -> None:
-    page = config_reference.PAGE.read_text()
-    told = re.findall(r"\*\*No effect yet:\*\* (.+?)\.(?: \||$)", page, re.MULTILINE)
-    expected = list(config_reference.NOT_YET.values())
-    assert set(told) == set(expected)
-    for text in expected:
-        assert told.count(text) >= expected.count(text), "a setting of NOT_YET does not exist"
-
-
 # --- commands
 
 

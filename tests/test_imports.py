@@ -1,6 +1,8 @@
 """Who may import whom, and what the pure parts never contain (ARCHITECTURE.md, Imports)."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,18 @@ def test_no_decision_names_a_runtime(path):
         if isinstance(node, ast.Compare):
             names = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
             assert not names & set(RUNTIMES)
+
+
+UNUSED = ("pydantic", "sqlite3", "redis", "cryptography", "csv")
+"""What a gateway carries only when it is asked for something that needs it."""
+
+
+def test_an_idle_gateway_carries_nothing_that_only_some_need() -> None:
+    code = (
+        "import sys, gateway.commands.serve, gateway.supervisor;"
+        f"print([name for name in {UNUSED!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -26,12 +26,6 @@ from gateway.config import model, overlay, units  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
 
-NOT_YET: Mapping[str, str] = {
-    "store.url": "nothing is kept in it",
-    "store.url_file": "nothing is kept in it",
-}
-"""Settings that are checked and shown and have no effect so far, and what that means."""
-
 INTRO = """\
 # Configuration
 
@@ -88,6 +82,7 @@ NAMED: Mapping[str, str] = {
     "Address": "URL",
     "StoreUrl": "URL",
     "Host": "address",
+    "Network": "network",
     "ClientKey": "secret",
     "UpstreamKey": "secret",
     "BackendName": "name",
@@ -166,16 +161,12 @@ def _section(doc: type[BaseModel], at: str) -> list[str]:
         )
         for name, field in doc.model_fields.items()
     ]
-    about = " ".join((doc.__doc__ or "").split()) + _caveat(at)
+    about = " ".join((doc.__doc__ or "").split())
     return [f"## `{at}`", "", about, "", *_table(("key", "value", "default", "meaning"), rows), ""]
 
 
 def _meaning(field: FieldInfo, at: str) -> str:
-    return _escaped(" ".join((field.description or "").split()) + _caveat(at))
-
-
-def _caveat(at: str) -> str:
-    return f" **No effect yet:** {NOT_YET[at]}." if at in NOT_YET else ""
+    return _escaped(" ".join((field.description or "").split()))
 
 
 def _inner(annotation: Any) -> tuple[type[BaseModel] | None, bool]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from gateway.core.addresses import PRIVATE
 from gateway.core.gpus import Gpus
 from gateway.core.keys import PREFIX
 from gateway.core.priority import NAMES
@@ -62,7 +63,8 @@ def document(config: Config) -> dict[str, Any]:
                 "gate": config.gate.mode.value,
                 "good_for": show_seconds(config.gate.good_for),
             },
-            "store": _given({"url": config.store_url and without_password(config.store_url)}),
+            "store": _store(config),
+            "providers": _providers(config),
         }
     )
 
@@ -85,6 +87,22 @@ def _routing(config: Config) -> dict[str, Any]:
             "keepalive": queue.keepalive and show_seconds(queue.keepalive),
         }
     )
+
+
+def _store(config: Config) -> dict[str, Any]:
+    if config.store_url is None:
+        return {}
+    return _given(
+        {
+            "url": without_password(config.store_url),
+            "secret": config.store_secret and MASK,
+            "retention": show_seconds(config.retention),
+        }
+    )
+
+
+def _providers(config: Config) -> dict[str, Any]:
+    return {} if config.allow == PRIVATE else {"allow": list(config.allow)}
 
 
 def mask(digest: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SecretStr, WithJsonSchema
@@ -203,6 +204,14 @@ def device(value: object) -> int | str:
         raise ValueError("must be a GPU's index or its UUID, such as 0 or GPU-…") from None
 
 
+def network(value: object) -> str:
+    """A network, such as ``10.0.0.0/8``, or one address."""
+    try:
+        return str(ip_network(text(value).strip()))
+    except ValueError:
+        raise ValueError("must be a network, such as 10.0.0.0/8 or fd00::/8") from None
+
+
 def file_name(value: object) -> str:
     """The name of a file, not yet looked at."""
     found = text(value)
@@ -381,4 +390,5 @@ Device = Annotated[
     _typed(device),
     WithJsonSchema({"anyOf": [_integer(0, 1023), {"type": "string", "pattern": "^(GPU|MIG)-"}]}),
 ]
+Network = Annotated[str, _typed(network), WithJsonSchema({"type": "string", "minLength": 1})]
 File = Annotated[str, _typed(file_name), WithJsonSchema({"type": "string", "minLength": 1})]

@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.core.addresses import PRIVATE
+
 from . import fields as f
 from .addresses import split_runtime
 
@@ -302,6 +304,22 @@ class StoreDoc(Section):
     """sqlite:///PATH, redis://HOST:PORT/DB or rediss://HOST:PORT/DB."""
     url_file: f.File | None = None
     """File that holds the address, where it has a password."""
+    secret: f.UpstreamKey | None = None
+    """Secret with which the keys of providers are encrypted in the store; long and random. Needs
+    the package cryptography. Without it they are kept as they are."""
+    secret_file: f.File | None = None
+    """File that holds the secret."""
+    retention: f.Seconds = 90 * 86400.0
+    """How long usage is kept."""
+
+
+class ProvidersDoc(Section):
+    """Backends that administrators add over HTTP (POST /providers)."""
+
+    allow: tuple[f.Network, ...] = PRIVATE
+    """Networks that are not public and that providers may be in: this host and all private ones
+    when left out. Public addresses are always allowed; link-local ones, those of cloud metadata
+    services and the gateway's own never."""
 
 
 class Document(Section):
@@ -316,3 +334,4 @@ class Document(Section):
     routing: RoutingDoc = RoutingDoc()
     gpu: GpuDoc = GpuDoc()
     store: StoreDoc = StoreDoc()
+    providers: ProvidersDoc = ProvidersDoc()

@@ -39,7 +39,8 @@ def fetch(tree: dict[str, Any], base: Path, faults: Faults) -> dict[str, Any]:
     found = dict(tree)
     backends = _each(tree.get("backends"), ("backends",), "api_key", base, faults)
     found["backends"] = _agents(backends, base, faults)
-    found["store"] = _one(tree.get("store"), ("store",), "url", base, faults)
+    store = _one(tree.get("store"), ("store",), "url", base, faults)
+    found["store"] = _one(store, ("store",), "secret", base, faults)
     if isinstance(auth, dict):
         keys = _each(auth.get("keys"), ("auth", "keys"), "key", base, faults)
         found["auth"] = _admins({**auth, "keys": keys}, base, faults)

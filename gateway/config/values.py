@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gateway.core.addresses import PRIVATE
 from gateway.core.gpu_gate import GOOD_FOR, Mode
 from gateway.core.gpus import Gpus
 from gateway.core.keys import Keyring
@@ -79,7 +80,8 @@ class Config:
     pairs of a setting and the option or variable that set it, for those not from the file;
     ``warnings`` are lines for the operator; ``gpus`` is by backend name, ``gpu_interval`` in
     seconds; ``queue`` is who may wait at the door, ``learn`` whose word a backend's limit is taken
-    from (core/capacity.py)."""
+    from (core/capacity.py). ``retention`` of usage is in seconds; ``allow`` are the networks that
+    providers may be in though they are not public."""
 
     server: Server = Server()
     backends: tuple[Backend, ...] = ()
@@ -90,6 +92,9 @@ class Config:
     learn: str = "configured"
     tactics: Tactics = field(default_factory=Tactics)
     store_url: str | None = field(default=None, repr=False)
+    store_secret: str | None = field(default=None, repr=False)
+    retention: float = 90 * 86400.0
+    allow: tuple[str, ...] = PRIVATE
     discover: bool = True
     demo: bool = False
     log_format: LogFormat = "text"

@@ -14,7 +14,8 @@ from gateway.core.types import PASSTHROUGH
 from .faults import where
 from .values import Config
 
-NOT_YET = "has no effect in this version: it is checked and kept for a later one"
+GOOD_SECRET = 16
+"""Characters of ``store.secret`` below which a warning is due."""
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 ANYWHERE = frozenset({"0.0.0.0", "::"})
@@ -27,13 +28,17 @@ def warnings(config: Config) -> list[str]:
         *_own_address(config),
         *_same_engine(config),
         *_open_door(config),
-        *_not_yet(config),
+        *_store(config),
     ]
 
 
-def _not_yet(config: Config) -> Iterator[str]:
-    if config.store_url is not None:
-        yield f"store.url: {NOT_YET}"
+def _store(config: Config) -> Iterator[str]:
+    secret = config.store_secret
+    if secret is not None and len(secret) < GOOD_SECRET:
+        yield (
+            f"store.secret: has fewer than {GOOD_SECRET} characters; 'openssl rand -hex 32' makes a"
+            " better one"
+        )
 
 
 def _names(config: Config) -> Iterator[str]:
@@ -78,10 +83,14 @@ def _open_door(config: Config) -> Iterator[str]:
         yield "backends: there is none and discovery is off, so there is nothing to serve yet"
 
 
+PLACES = (("backends",), ("auth",), ("store",))
+"""Sections in which secrets may stand."""
+
+
 def plain_secrets(tree: Any) -> list[str]:
     """The key paths of secrets that stand in the file itself, readable, neither hashed nor taken
     from a variable."""
-    return [where(path) for path in _plain(tree) if path[:1] in (("backends",), ("auth",))]
+    return [where(path) for path in _plain(tree) if path[:1] in PLACES]
 
 
 def _plain(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
@@ -96,7 +105,7 @@ def _plain(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 
 
 def _is_secret(path: tuple[str | int, ...]) -> bool:
-    return path[-1] in ("key", "api_key") or "admin_keys" in path
+    return path[-1] in ("key", "api_key", "secret") or "admin_keys" in path
 
 
 def _is_literal(text: str) -> bool:

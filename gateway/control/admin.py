@@ -6,51 +6,15 @@ writer, and travels back as plain values."""
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cache
-from typing import Protocol
 
+from gateway.control.desk import AdminRoute, Answered, Desk
+from gateway.control.keys import KEY_ROUTES
+from gateway.control.providers import PROVIDER_ROUTES
+from gateway.control.usage import USAGE_ROUTES
 from gateway.core.errors import Refusal
-from gateway.core.types import Circuit, Doc, Fleet, Sight
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One request of an administrator. ``names`` are the parts of the path that stand for
-    something, ``query`` is the query string as it came."""
-
-    method: str
-    path: str
-    query: str = ""
-    body: bytes = field(default=b"", repr=False)
-    names: Mapping[str, str] = field(default_factory=dict)
-
-
-Answered = tuple[int, Doc | None]
-"""The status and the document of an answer."""
-
-
-class Desk(Protocol):
-    """What the control side offers."""
-
-    @property
-    def fleet(self) -> Fleet: ...
-    def drain(self, name: str) -> bool: ...
-    def undrain(self, name: str) -> bool: ...
-    def in_flight(self, name: str) -> int: ...
-    def explain(self, request_id: str, /) -> Awaitable[Doc | None]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class AdminRoute:
-    """One route. ``path`` may hold ``{name}`` for one segment; ``about`` is its summary in the
-    OpenAPI document; ``handle`` answers or raises Refusal."""
-
-    method: str
-    path: str
-    about: str
-    handle: Callable[[Desk, Ask], Awaitable[Answered]]
+from gateway.core.types import Ask, Circuit, Doc, Fleet, Sight
 
 
 async def _backends(desk: Desk, ask: Ask) -> Answered:
@@ -106,6 +70,9 @@ ADMIN_ROUTES: tuple[AdminRoute, ...] = (
         "Tell why a request went where it went, and how each attempt ended.",
         _explain,
     ),
+    *KEY_ROUTES,
+    *PROVIDER_ROUTES,
+    *USAGE_ROUTES,
 )
 
 
@@ -124,12 +91,11 @@ async def answer(desk: Desk, ask: Ask) -> Answered:
     for row in ADMIN_ROUTES:
         match = _pattern(row.path).match(ask.path)
         if match is not None and row.method == ask.method:
-            names = match.groupdict()
-            return await row.handle(desk, Ask(ask.method, ask.path, ask.query, ask.body, names))
+            return await row.handle(desk, replace(ask, names=match.groupdict()))
     raise Refusal("not_found", f"There is no route {ask.path[:100]} here.")
 
 
-Wired = tuple[int, Doc | None] | tuple[str, str, str | None]
+Wired = Answered | tuple[str, str, str | None]
 """An answer as it travels between processes: as it is, or a refusal's kind, message and param."""
 
 

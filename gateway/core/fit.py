@@ -23,6 +23,17 @@ ALTERNATIVES: dict[tuple[Wire, Op], str] = {
 """What a client can call instead where the same thing can be had on another surface."""
 
 
+UNDECLARED = "its provider entry does not list this surface in supportedApiSurfaces"
+
+
+def declared(place: Place, wire: Wire, op: Op) -> bool:
+    """Whether a provider lists the surface; backends that list none have what their runtime has."""
+    listed = place.backend.surfaces
+    if op is Op.RESPONSES_BY_ID:
+        op = Op.RESPONSES
+    return not listed or (wire, op) in listed
+
+
 class Detour(Protocol):
     """A translation, as far as decisions need it: the surface of the engine that it leads to.
     ``chat`` where that one has to take a chat's messages (``Cell.chat_path``)."""
@@ -49,6 +60,8 @@ def unfit(call: Call, place: Place) -> str | None:
 
 def _lacking(place: Place, wire: Wire, op: Op) -> str | None:
     cell = place.runtime.cell(wire, op)
+    if not declared(place, wire, op):
+        return UNDECLARED
     if cell.support is Support.NO:
         return cell.note or "has no such surface"
     if place.model is not None and (place.model.id, op) in place.sight.lacks:
@@ -90,7 +103,8 @@ def unsupported(call: Call, places: Sequence[Place]) -> Refusal:
     what = f"does not support {surface(call)}"
     if learned and place.model is not None:
         what += f" for the model '{place.model.id}'"
-    reason = f": {cell.note}" if cell.note else ""
+    note = cell.note if declared(place, call.wire, call.op) else UNDECLARED
+    reason = f": {note}" if note else ""
     return Refusal(
         "unsupported",
         f"{who} {what}{reason}. {_remedy(call, cell.remedy)}",

@@ -90,7 +90,10 @@ def envelope(backend: Backend, runtime: Runtime) -> Envelope:
     drops = {*HOP_BY_HOP, *CREDENTIALS, *OURS}
     drops |= {name.lower().encode() for name in (*runtime.drops, *runtime.adds)}
     drops |= {name.lower().encode() for name in runtime.request_ids}
-    lines = [("Host", urlsplit(backend.url).netloc), ("Accept-Encoding", "identity")]
+    lines = [
+        ("Host", backend.host or urlsplit(backend.url).netloc),
+        ("Accept-Encoding", "identity"),
+    ]
     if backend.secret == PASSTHROUGH:
         drops -= FORWARDABLE
     elif backend.secret is not None:

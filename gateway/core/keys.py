@@ -22,14 +22,18 @@ def digest(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """Digests of all valid keys. An empty ring lets everybody in as ``anonymous``."""
+    """Digests of all valid keys. An empty ring lets everybody in as ``anonymous``, unless keys are
+    kept in a store: ``closed`` when some were made there (should they all be revoked by now),
+    ``unread`` while the store could not be read yet, so that nobody knows."""
 
     callers: Mapping[str, Caller] = field(default_factory=dict)
     admins: frozenset[str] = frozenset()
+    closed: bool = False
+    unread: bool = False
 
     @property
     def open(self) -> bool:
-        return not self.callers
+        return not (self.callers or self.closed or self.unread)
 
 
 ANONYMOUS = Caller()
@@ -50,6 +54,8 @@ def authenticate(headers: Mapping[str, str], ring: Keyring) -> Caller:
     if ring.open:
         return ANONYMOUS
     key = presented(headers)
+    if key is None and ring.unread and not ring.callers:
+        raise _unread()
     if key is None:
         raise Refusal(
             "unauthorized",
@@ -64,12 +70,32 @@ def authenticate(headers: Mapping[str, str], ring: Keyring) -> Caller:
         return caller
     if is_admin(headers, ring):
         return ADMIN
+    if ring.unread:
+        raise _unread()
     raise Refusal(
         "unauthorized",
         "This API key is not known here. Check for a missing character, or ask whoever runs this"
         " gateway for a new one.",
         headers={"WWW-Authenticate": "Bearer"},
     )
+
+
+def _unread() -> Refusal:
+    return Refusal(
+        "overloaded",
+        "This gateway cannot read its store, so it does not know all its keys yet. Whoever runs it"
+        " finds the reason in its log; keys of its configuration work meanwhile.",
+    )
+
+
+def administrator(headers: Mapping[str, str]) -> str:
+    """By what an administrator is known in records: the first digits of the key's digest."""
+    return known_as(digest(presented(headers) or ""))
+
+
+def known_as(found: str) -> str:
+    """The administrator whose key has this digest."""
+    return f"admin-{found[len(PREFIX) :][:12]}"
 
 
 def is_admin(headers: Mapping[str, str], ring: Keyring) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -10,7 +11,7 @@ from gateway.core import splice
 from gateway.core.catalog import Place
 from gateway.core.errors import Refusal
 from gateway.core.fit import Detour
-from gateway.core.types import Call, Caller, Doc, Op, Wire
+from gateway.core.types import Backend, Call, Caller, Doc, Op, Wire
 
 STREAMS_USAGE = frozenset({Op.CHAT, Op.COMPLETIONS})
 """Surfaces on which ``stream_options`` exists."""
@@ -39,13 +40,18 @@ def wants_usage(call: Call, caller: Caller, mode: str) -> bool:
 
 def prepare(call: Call, place: Place, add_usage: bool) -> Prepared:
     """What to send to ``place``. The body stays as it came unless the model is named otherwise
-    there, the runtime needs a field changed, or usage is asked for. Raises Refusal
+    there, the runtime needs a field changed, the backend takes certain fields only, or usage is
+    asked for. Raises Refusal
     ``invalid_request`` when the caller's ``stream_options`` is of no use."""
     cell = place.runtime.cell(call.wire, call.op)
     path = _filled(cell.path or call.path, call)
     if not call.doc:
         return Prepared(path, call.body)
     changed = place.runtime.rewrite(call.op, call.doc, place.model)
+    allowed = params(place.backend, call.wire, call.op)
+    if allowed is not None:
+        changed = only(call.doc if changed is None else changed, allowed)
+        add_usage = add_usage and "stream_options" in allowed
     name = place.asked or call.model
     if changed is None:
         body = _named(call, name)
@@ -69,6 +75,10 @@ def prepare_detour(call: Call, place: Place, detour: Detour, doc: Doc, add_usage
     said = dict(doc)
     if not detour.chat:
         said = dict(place.runtime.rewrite(detour.to_op, doc, place.model) or doc)
+    allowed = params(place.backend, detour.to_wire, detour.to_op)
+    if allowed is not None:
+        said = only(said, allowed)
+        add_usage = add_usage and "stream_options" in allowed
     said["model"] = place.asked or call.model
     options = said.get("stream_options")
     told = isinstance(options, dict) and bool(options.get("include_usage"))
@@ -79,6 +89,23 @@ def prepare_detour(call: Call, place: Place, detour: Detour, doc: Doc, add_usage
         said["stream_options"] = _usage_options(said)
     path = cell.chat_path if detour.chat else cell.path
     return Prepared(path, orjson.dumps(said), add_usage)
+
+
+KEPT = frozenset({"model", "messages", "prompt", "input"})
+"""Fields that are never dropped: without them there is no request."""
+
+
+def params(backend: Backend, wire: Wire, op: Op) -> frozenset[str] | None:
+    """The top-level fields of a body that reach a backend on a surface, None for all."""
+    for at_wire, at_op, names in backend.params:
+        if (at_wire, at_op) == (wire, op):
+            return names
+    return None
+
+
+def only(doc: Doc, allowed: frozenset[str]) -> dict[str, Any]:
+    """The body with the allowed fields, and those without which there is no request."""
+    return {name: value for name, value in doc.items() if name in allowed or name in KEPT}
 
 
 def _filled(path: str, call: Call) -> str:

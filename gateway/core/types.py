@@ -96,7 +96,12 @@ PASSTHROUGH = "passthrough"
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One engine as configured or discovered. ``url`` has no trailing slash; ``runtime`` is a
-    row's name or ``auto``; ``models``, when not empty, are the only ids it may serve here."""
+    row's name or ``auto``; ``models``, when not empty, are the only ids it may serve here.
+
+    The rest is of providers that were added over HTTP. ``host`` goes into the Host header where
+    ``url`` holds an address that was checked instead of the name; ``surfaces``, when not empty, are
+    the only ones it is asked on; ``params`` are the top-level fields of a body that reach it, by
+    surface; ``otherwise`` is the row that is taken when its answers fit none."""
 
     name: str
     url: str
@@ -107,6 +112,10 @@ class Backend:
     models: tuple[str, ...] = ()
     timeouts: Timeouts = Timeouts()
     discovered: bool = False
+    host: str = ""
+    surfaces: tuple[tuple[Wire, Op], ...] = ()
+    params: tuple[tuple[Wire, Op, frozenset[str]], ...] = ()
+    otherwise: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +349,21 @@ class Pulse:
     tried: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request of an administrator. ``names`` are the parts of the path that stand for
+    something, ``query`` is the query string as it came, ``accept`` the header of that name, ``by``
+    who asks."""
+
+    method: str
+    path: str
+    query: str = ""
+    body: bytes = field(default=b"", repr=False)
+    names: Mapping[str, str] = field(default_factory=dict)
+    accept: str = ""
+    by: str = ""
+
+
 ITL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper bounds (seconds) of the inter-token latency histogram that a stream fills as it passes."""
 
@@ -367,6 +391,7 @@ class Outcome:
     status: int
     wire: str = "openai"
     user: str = ""
+    session: str = ""
     backend: str = ""
     upstream_model: str = ""
     stream: bool = False

@@ -44,6 +44,7 @@ class Account:
         "refusal",
         "said",
         "seen",
+        "session",
         "stale",
         "status",
         "stream",
@@ -62,7 +63,7 @@ class Account:
         self.id = request_id
         self.surface = route.surface
         self.wire = route.spoken
-        self.key = self.user = self.backend = self.upstream_model = ""
+        self.key = self.user = self.session = self.backend = self.upstream_model = ""
         self.refusal = self.cut_by = self.said = self.hedged = self.limit = ""
         self.label = "unknown"
         self.stream = False
@@ -110,6 +111,7 @@ class Account:
             status=self.status or tally.status or LEFT,
             wire=self.wire,
             user=self.user,
+            session=self.session,
             backend=self.backend,
             upstream_model=self.upstream_model,
             stream=self.stream,

@@ -335,8 +335,9 @@ class FrontProtocol(asyncio.Protocol):
         for one that shows the very same. Raises Refusal ``unauthorized``."""
         fields = request.fields
         shown = fields.get("authorization"), fields.get("x-api-key")
-        if self._proven is not None and self._proven[:2] == (ring, shown):
-            return self._proven[2]
+        proven = self._proven
+        if proven is not None and proven[0] is ring and proven[1] == shown:
+            return proven[2]
         caller = authenticate(fields, ring)
         self._proven = ring, shown, caller
         return caller

@@ -307,7 +307,7 @@ class Handler:
         """Decide where the call goes, and send it there."""
         account, tables = errand.account, self.tables
         errand.call = call
-        account.user, account.stream = call.user, call.stream
+        account.user, account.session, account.stream = call.user, call.session, call.stream
         if call.op is Op.SHOW and (doc := shown(call, errand.caller, tables.catalog)) is not None:
             account.label, account.status = tables.way(call, errand.caller).label, 200
             self.answer(errand, page(doc, account.id))

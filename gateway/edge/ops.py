@@ -12,8 +12,8 @@ from aiohttp import web
 from gateway import __version__
 from gateway.core.catalog import Place, near, offered, resolve
 from gateway.core.errors import Refusal
-from gateway.core.keys import authenticate, authorize_admin, unexpired
-from gateway.core.types import ROUTABLE, Caller, Doc, Fleet, Health
+from gateway.core.keys import administrator, authenticate, authorize_admin, unexpired
+from gateway.core.types import ROUTABLE, Ask, Caller, Doc, Fleet, Health
 from gateway.edge import body as bodies
 from gateway.edge.front import SERVER, FrontProtocol
 from gateway.edge.handler import Tables
@@ -43,9 +43,7 @@ class Gateway(Protocol):
     async def metrics(self, accept: str) -> tuple[bytes, str]: ...
     def openapi(self) -> Doc: ...
     def admin_methods(self, path: str) -> tuple[str, ...]: ...
-    async def admin(
-        self, method: str, path: str, query: str, body: bytes
-    ) -> tuple[int, Doc | None]: ...
+    async def admin(self, ask: Ask) -> tuple[int, Doc | str | None]: ...
 
 
 Page = Callable[[Request], Awaitable[web.Response]]
@@ -92,8 +90,14 @@ class Ops:
         assert isinstance(request.client, FrontProtocol)
         request.client.invite()
         body = await bodies.read(request.body, tables.max_body)
-        status, doc = await self._gateway.admin(method, path, request.query, body)
-        return web.Response(status=status) if doc is None else reply(doc, status)
+        accept, by = request.fields.get("accept", ""), administrator(request.fields)
+        ask = Ask(method, path, request.query, body, accept=accept, by=by)
+        status, doc = await self._gateway.admin(ask)
+        if doc is None:
+            return web.Response(status=status)
+        if isinstance(doc, str):
+            return web.Response(status=status, text=doc, content_type="text/csv")
+        return reply(doc, status)
 
     async def _root(self, request: Request) -> web.Response:
         return web.Response(

@@ -135,6 +135,8 @@ def _connect(backend: Backend, within: float) -> float:
 def headers(backend: Backend, row: Runtime | None) -> dict[str, str]:
     """The headers of a sensor's question: the backend's key and what the row always adds."""
     sent = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+    if backend.host:
+        sent["Host"] = backend.host
     if row is not None:
         sent.update(row.adds)
     key = backend.secret

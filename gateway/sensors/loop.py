@@ -514,11 +514,13 @@ class Sensors:
 
 def _same_place(old: Backend, new: Backend) -> bool:
     """Whether what is known of ``old`` holds for ``new``."""
-    return (old.url, old.runtime, old.secret, old.discovered) == (
-        new.url,
-        new.runtime,
-        new.secret,
-        new.discovered,
+    return _place(old) == _place(new)
+
+
+def _place(backend: Backend) -> tuple[object, ...]:
+    return (
+        *(backend.url, backend.host, backend.runtime, backend.otherwise),
+        *(backend.secret, backend.discovered),
     )
 
 

@@ -119,7 +119,11 @@ async def identify(ask: Asker, backend: Backend, book: Book | None = None) -> Id
     if fixed is not None:
         variant = _safely(fixed.variant, evidence, "")
         return Identity(fixed, variant, "set in the configuration", portico)
-    return _recognise(book, evidence, portico)
+    found = _recognise(book, evidence, portico)
+    row = book.BY_NAME.get(backend.otherwise)
+    if row is not None and isinstance(found, Stranger) and found.reply is Reply.ANSWERED:
+        return Identity(row, "", "declared by its provider entry", portico)
+    return found
 
 
 def _recognise(book: Book, evidence: dict[str, Heard], portico: str | None) -> Identity | Stranger:

@@ -152,6 +152,7 @@ class Board:
         "columns",
         "lore",
         "makers",
+        "meter",
         "queues",
         "windows",
     )
@@ -166,7 +167,8 @@ class Board:
         self.busy = Busy(self._page, self.columns)
         self.makers = Makers(self._page.book, self.columns)
         self.queues = Queues(self._page.sheet, row)
-        self.windows = Windows(self._page.meter, row)
+        self.meter = self._page.meter
+        self.windows = Windows(self.meter, row)
         self.lore = Lore(self._page.lore, row, self.name, self.busy)
         self.by_model: dict[tuple[str, str], int] = {}
 

@@ -156,10 +156,11 @@ class Meter:
         """The budgets of all keys that have spent any, by a mark made from each key's name: what a
         restart should not forget."""
         found = {}
+        known = [(column, mark) for column, mark in enumerate(self.marks) if mark]
         with self.lock:
-            for column, mark in enumerate(self.marks):
+            for column, mark in known:
                 day, today, month, this_month = self.budgets[4 * column : 4 * column + 4]
-                if mark and (today or this_month):
+                if today or this_month:
                     found[f"{mark:016x}"] = (day, today, month, this_month)
         return found
 
@@ -169,11 +170,18 @@ class Meter:
         harm."""
         for mark, budget in kept.items():
             column = self._column_of(int(mark, 16))
+            cells = slice(4 * column, 4 * column + 4)
             with self.lock:
-                for at, (number, tokens) in enumerate((budget[:2], budget[2:])):
-                    cell = 4 * column + 2 * at
-                    here = self.budgets[cell], self.budgets[cell + 1]
-                    self.budgets[cell], self.budgets[cell + 1] = max(here, (number, tokens))
+                day, today, month, this_month = self.budgets[cells]
+                later = greater((day, today, month, this_month), budget)
+                for at, number in enumerate(later):
+                    self.budgets[4 * column + at] = number
+
+
+def greater(one: Budget, other: Budget) -> Budget:
+    """What of two accounts of one key holds: the later day and month, and of the same day or month
+    the greater number."""
+    return *max(one[:2], other[:2]), *max(one[2:], other[2:])
 
 
 def _slot(ring: int, now: float) -> int:

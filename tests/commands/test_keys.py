@@ -117,7 +117,7 @@ def test_revoking_a_key_of_the_environment_asks_for_a_restart(
 def test_revoking_an_unknown_name_lists_the_known_ones(run: Run, file: Path) -> None:
     ran = run("revoke", "team-z", "--config", str(file))
     assert ran.status == 1
-    assert ran.err == "No key is named 'team-z' here; configured: team-a, team-b.\n"
+    assert ran.err == "No key is named 'team-z' here; there are: team-a, team-b.\n"
 
 
 def test_a_faulty_configuration_has_status_2(run: Run, tmp_path: Path) -> None:
@@ -127,3 +127,44 @@ def test_a_faulty_configuration_has_status_2(run: Run, tmp_path: Path) -> None:
         ran = run(*words, "--config", str(path))
         assert ran.status == 2
         assert ran.err.startswith("auth.kees: is not a known key; did you mean 'keys'?")
+
+
+# --- with a store
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"store: {{url: 'sqlite://{tmp_path}/p.db'}}\n{TEXT}")
+    return path
+
+
+def test_a_key_of_the_store_is_made_listed_and_revoked(run: Run, stored: Path) -> None:
+    ran = run("new", "team-c", "--config", str(stored))
+    assert (ran.status, ran.err) == (0, "")
+    key = ran.out.split()[-1]
+    assert re.fullmatch(r"pk-[A-Za-z0-9_-]{43}", key) and ran.out.count(key) == 1
+    assert key.encode() not in b"".join(f.read_bytes() for f in stored.parent.iterdir())
+    line = squeezed(run("list", "--config", str(stored)).out.splitlines()[-1])
+    assert line == f"team-c {digest(key)[:15]}… store * none"
+    ran = run("revoke", "team-c", "--config", str(stored))
+    assert (ran.status, ran.err) == (0, "")
+    assert "team-c" not in run("list", "--config", str(stored)).out
+    assert run("revoke", "team-c", "--config", str(stored)).status == 1
+
+
+@pytest.mark.parametrize("name", ["team-a", "team-c"])
+def test_a_name_that_is_taken_is_refused(run: Run, stored: Path, name: str) -> None:
+    run("new", "team-c", "--config", str(stored))
+    ran = run("new", name, "--config", str(stored))
+    assert (ran.status, ran.out) == (2, "")
+    assert f"named '{name}' already" in ran.err
+
+
+def test_a_store_that_cannot_be_used_is_one_line_and_status_1(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"store: {{url: 'sqlite://{tmp_path}/none/p.db'}}\n")
+    for words in (("new", "a"), ("list",), ("revoke", "a")):
+        ran = run(*words, "--config", str(path))
+        assert (ran.status, ran.out) == (1, "")
+        assert ran.err.startswith(f"the folder {tmp_path}/none of store.url is not there")

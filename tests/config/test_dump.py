@@ -26,7 +26,7 @@ def test_every_secret_is_masked(tmp_path: Path) -> None:
     assert tree["backends"][1]["api_key"] == "passthrough"
     assert tree["auth"]["keys"][0]["key"] == digest(ENV["TEAM_B_KEY"])[:15] + "…"
     assert tree["auth"]["admin_keys"] == [digest(ENV["ADMIN_KEY"])[:15] + "…"]
-    assert tree["store"] == {"url": "redis://***@h:6379/0"}
+    assert tree["store"] == {"url": "redis://***@h:6379/0", "retention": "2160h"}
 
 
 def test_what_is_shown_has_the_shape_of_the_file_and_means_the_same(tmp_path: Path) -> None:

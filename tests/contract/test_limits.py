@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -344,3 +345,20 @@ async def test_a_stream_that_waits_tells_its_limits_with_its_first_comment() -> 
             await second.read_body(replies[1])
             assert replies[1].whole
             assert replies[1].body.endswith(talk.DONE)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_budget_outlives_a_restart_where_there_is_a_store(
+    tmp_path: Path, workers: int
+) -> None:
+    async with FakeEngine("vllm", ["m"]) as engine:
+        engine.always = ANSWER
+        settings = limited(engine, tokens_per_day=3 * COST)
+        settings["server"]["workers"] = workers
+        settings["store"] = {"url": f"sqlite://{tmp_path}/portico.db"}
+        for spent in (1, 2):
+            async with Gateway(settings) as gw:
+                assert (await gw.chat("m", bearer(), max_tokens=1)).status == 200, spent
+        async with Gateway(settings) as gw:
+            assert (await gw.chat("m", bearer(), max_tokens=1)).status == 200
+            is_limited(await gw.chat("m", bearer(), max_tokens=1), "day")

@@ -146,6 +146,43 @@ def test_a_public_name_is_not_shown_to_a_tgi_that_would_take_it_for_an_adapter()
     assert json.loads(sent.body)["model"] == "org/m1"
 
 
+def limited(*names, op=Op.CHAT):
+    found = place()
+    params = ((Wire.OPENAI, op, frozenset(names)),)
+    return replace(found, backend=replace(found.backend, params=params))
+
+
+def test_only_the_supported_params_reach_a_provider_and_never_less_than_a_request():
+    body = b'{"model":"chat","messages":[],"temperature":1,"top_k":5,"n":2}'
+    sent = json.loads(prepare(asked(body), limited("temperature", "seed"), add_usage=False).body)
+    assert sent == {"model": "org/m1", "messages": [], "temperature": 1}
+
+
+@pytest.mark.parametrize("field", ["messages", "prompt", "input"])
+def test_what_makes_the_request_is_never_dropped(field):
+    body = orjson.dumps({"model": "chat", field: "x", "other": 1})
+    sent = json.loads(prepare(asked(body), limited(), add_usage=False).body)
+    assert sent == {"model": "org/m1", field: "x"}
+
+
+def test_usage_is_only_asked_for_where_the_provider_takes_the_option():
+    body = b'{"model":"chat","messages":[],"stream":true}'
+    sent = prepare(asked(body), limited("stream"), add_usage=True)
+    assert (sent.strip_usage, "stream_options" in json.loads(sent.body)) == (False, False)
+    sent = prepare(asked(body), limited("stream", "stream_options"), add_usage=True)
+    assert (sent.strip_usage, "stream_options" in json.loads(sent.body)) == (True, True)
+
+
+def test_the_params_of_one_surface_say_nothing_of_another():
+    sent = prepare(asked(), limited("n", op=Op.EMBEDDINGS), add_usage=False)
+    assert json.loads(sent.body)["x"] == 1
+
+
+def test_a_checked_address_is_asked_under_the_name():
+    backend = Backend("p", "http://10.0.0.7:80", host="engine.example")
+    assert b"Host: engine.example\r\n" in envelope(backend, rows("vllm", "")).fixed
+
+
 CHAT = By(Wire.OPENAI, Op.CHAT)
 
 
@@ -213,3 +250,10 @@ def test_headers_that_describe_a_body_go_with_it():
         (b"Content-Type", b"application/x-ndjson"),
         (b"X-Engine", b"1"),
     ]
+
+
+def test_only_the_supported_params_of_the_engines_surface_survive_a_translation():
+    doc = {"model": "chat", "messages": [], "temperature": 1, "seed": 2, "stream": True}
+    sent = prepare_detour(asked(), limited("temperature"), CHAT, doc, True)
+    assert json.loads(sent.body) == {"model": "org/m1", "messages": [], "temperature": 1}
+    assert not sent.strip_usage

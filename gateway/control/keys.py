@@ -1,0 +1,222 @@
+"""Keys that are made while the gateway runs: what is kept of them, and their routes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from gateway.control import forms
+from gateway.control.desk import AdminRoute, Answered, Desk
+from gateway.control.forms import Field, Wrong
+from gateway.core.errors import Refusal
+from gateway.core.keys import Keyring, digest
+from gateway.core.priority import LEVELS
+from gateway.core.types import Ask, Caller, Doc, Op
+from gateway.state.store import DOOR, KEY
+
+SURFACES = tuple(op.value for op in Op)
+
+MOST = 1_000_000_000_000
+
+
+def moment(value: Any) -> float:
+    """Unix seconds, from a number or from a date and time with its zone (ISO 8601)."""
+    if isinstance(value, str):
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            raise Wrong("must be Unix seconds or a time such as 2027-01-31T12:00:00Z") from None
+        if found.tzinfo is None:
+            raise Wrong("must say its zone, such as the Z of 2027-01-31T12:00:00Z")
+        return found.timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e11:
+        raise Wrong("must be Unix seconds or a time such as 2027-01-31T12:00:00Z")
+    return float(value)
+
+
+def _models(value: Any) -> list[str]:
+    found: list[str] = forms.list_of(forms.text(1, 255), 1000)(value)
+    if not found:
+        raise Wrong('must name a model or a pattern, such as ["*"]')
+    return found
+
+
+LIMIT = Field(forms.whole(1, MOST), nullable=True)
+
+CHANGEABLE: Mapping[str, Field] = {
+    "models": Field(_models),
+    "surfaces": Field(forms.list_of(forms.one_of(SURFACES), len(SURFACES))),
+    "requests_per_minute": LIMIT,
+    "tokens_per_minute": LIMIT,
+    "tokens_per_day": LIMIT,
+    "tokens_per_month": LIMIT,
+    "max_concurrency": LIMIT,
+    "priority": Field(forms.one_of(tuple(LEVELS))),
+    "expires": Field(moment, nullable=True),
+}
+"""What a key may do, by the names that it has in the configuration."""
+
+FIELDS: Mapping[str, Field] = {"name": Field(forms.text(1, 64), required=True), **CHANGEABLE}
+
+DEFAULTS: Mapping[str, Any] = {"models": ["*"], "surfaces": [], "priority": "normal"}
+
+SHOWN = ("id", "digest", "created", "created_by", "updated", "updated_by", "expired")
+"""Fields of an answer that are not set by anybody."""
+
+
+def make_key() -> str:
+    """A new key: ``pk-`` and 43 characters that carry 256 random bits."""
+    return f"pk-{secrets.token_urlsafe(32)}"
+
+
+def record(given: Mapping[str, Any], key: str, now: float, by: str) -> dict[str, Any]:
+    """What is kept of a new key: never the key itself."""
+    return {
+        "id": f"key-{secrets.token_hex(8)}",
+        "digest": digest(key),
+        **dict.fromkeys(CHANGEABLE),
+        **DEFAULTS,
+        **given,
+        "created": now,
+        "created_by": by,
+        "updated": now,
+        "updated_by": by,
+    }
+
+
+def caller(kept: Doc) -> Caller:
+    """What a kept key may do."""
+    limits = ("requests_per_minute", "tokens_per_minute", "max_concurrency")
+    return Caller(
+        name=kept["name"],
+        models=tuple(kept["models"]),
+        **{name: kept.get(name) for name in (*limits, "tokens_per_day", "tokens_per_month")},
+        priority=LEVELS.get(kept["priority"], 0),
+        surfaces=tuple(kept["surfaces"]),
+        expires=kept.get("expires"),
+    )
+
+
+def merged(ring: Keyring, kept: Iterable[Doc], closed: bool, now: float) -> Keyring:
+    """The configured keys and those of the store that have not expired. A configured key, or a
+    configured key's name, beats one of the store."""
+    names = {one.name for one in ring.callers.values()}
+    callers = {
+        doc["digest"]: caller(doc)
+        for doc in kept
+        if doc["name"] not in names and not expired(doc, now)
+    }
+    return Keyring({**callers, **ring.callers}, ring.admins, closed)
+
+
+def expired(kept: Doc, now: float) -> bool:
+    end = kept.get("expires")
+    return end is not None and end <= now
+
+
+def next_end(kept: Iterable[Doc], now: float) -> float | None:
+    """Seconds until the next key expires, None when none will."""
+    ends = [doc["expires"] - now for doc in kept if doc.get("expires") is not None]
+    return min((end for end in ends if end > 0), default=None)
+
+
+def shown(kept: Doc, now: float) -> dict[str, Any]:
+    """What an administrator sees of a key."""
+    mask = f"{kept['digest'][:15]}…"
+    return {**kept, "digest": mask, "expired": expired(kept, now)}
+
+
+class Inserts(Protocol):
+    """What a key is kept with: a store, or the records."""
+
+    async def insert(self, kind: str, name: str, doc: Doc) -> bool: ...
+
+
+async def keep(records: Inserts, doc: Doc) -> bool:
+    """Keep a new key; False when its name is taken. The door is shut before: a gateway with keys
+    that come and go is never open to everybody in between."""
+    await records.insert(DOOR, "keys", {})
+    return await records.insert(KEY, doc["name"], doc)
+
+
+# --- routes
+
+
+async def _list(desk: Desk, ask: Ask) -> Answered:
+    now = desk.now()
+    return 200, {"keys": [shown(doc, now) for doc in await desk.records.all(KEY)]}
+
+
+async def _new(desk: Desk, ask: Ask) -> Answered:
+    now, key = desk.now(), make_key()
+    given = forms.read(forms.parse(ask.body), FIELDS)
+    _check_end(given, now)
+    if given["name"] in {one.name for one in desk.keyring.callers.values()}:
+        raise _taken("a configured key has it (auth.keys or API_KEYS)")
+    doc = record(given, key, now, ask.by)
+    if not await keep(desk.records, doc):
+        raise _taken("a key has it; revoke that one first, or take another name")
+    return 201, {**shown(doc, now), "key": key}
+
+
+def _taken(why: str) -> Refusal:
+    return Refusal("invalid_request", f"'name' is taken: {why}.", param="name")
+
+
+def _check_end(given: Mapping[str, Any], now: float) -> None:
+    end = given.get("expires")
+    if end is not None and end <= now:
+        raise Refusal("invalid_request", "'expires' lies in the past.", param="expires")
+
+
+async def _one(desk: Desk, ask: Ask) -> Answered:
+    return 200, shown(await _found(desk, ask), desk.now())
+
+
+async def _change(desk: Desk, ask: Ask) -> Answered:
+    old = await _found(desk, ask)
+    given = forms.read(forms.parse(ask.body), CHANGEABLE, partial=True, ignored=("name", *SHOWN))
+    now = desk.now()
+    doc = {**old, **given, "updated": now, "updated_by": ask.by}
+    if not await desk.records.update(KEY, doc["name"], doc):
+        raise _unknown(ask.names["id"], ())
+    return 200, shown(doc, now)
+
+
+async def _revoke(desk: Desk, ask: Ask) -> Answered:
+    doc = await _found(desk, ask)
+    await desk.records.delete(KEY, doc["name"])
+    return 204, None
+
+
+async def _found(desk: Desk, ask: Ask) -> Doc:
+    """The key with this id or name. Raises Refusal ``not_found``."""
+    wanted, kept = ask.names["id"], await desk.records.all(KEY)
+    for field in ("id", "name"):
+        for doc in kept:
+            if doc[field] == wanted:
+                return doc
+    raise _unknown(wanted, [doc["name"] for doc in kept])
+
+
+def _unknown(wanted: str, names: Sequence[str]) -> Refusal:
+    known = ", ".join(names[:20]) or "none"
+    return Refusal(
+        "not_found",
+        f"No key '{wanted[:100]}' is kept in the store. Its keys are: {known}. Keys of the"
+        " configuration are changed there.",
+        param="id",
+    )
+
+
+KEY_ROUTES: tuple[AdminRoute, ...] = (
+    AdminRoute(
+        "GET", "/admin/keys", "List the keys of the store, never the keys themselves.", _list
+    ),
+    AdminRoute("POST", "/admin/keys", "Make a key; the answer shows it, once.", _new),
+    AdminRoute("GET", "/admin/keys/{id}", "Describe a key, by its id or name.", _one),
+    AdminRoute("PATCH", "/admin/keys/{id}", "Change what a key may do, and until when.", _change),
+    AdminRoute("DELETE", "/admin/keys/{id}", "Revoke a key.", _revoke),
+)
