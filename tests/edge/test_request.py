@@ -63,7 +63,11 @@ async def test_a_bomb_is_unfolded_no_further_than_it_is_read() -> None:
     assert len(body.take()) <= 2 * HELD
 
 
-@pytest.mark.parametrize("data", [b"no gzip at all", gzip.compress(b"cut short" * 1000)[:-20]])
+@pytest.mark.parametrize(
+    "data",
+    [b"no gzip at all", gzip.compress(b"cut short" * 1000)[:-20]],
+    ids=["rubbish", "cut"],
+)
 async def test_a_packed_body_that_does_not_hold_is_refused(data: bytes) -> None:
     body = Packed(Held(), "gzip")
     body.feed(data)
