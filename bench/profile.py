@@ -41,7 +41,9 @@ FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^()]*?)(?::\d+)?\)$")
 LOOP = "event loop (uvloop: epoll, reads, timers)"
 GENERATED = "constructors of dataclasses"
 
-WAITING = re.compile(r"\bwait \(.*threading\.py(:\d+)?\)$")
+WAITING = re.compile(
+    r"\bwait \(.*threading\.py(:\d+)?\)$|\b_worker \(.*futures/thread\.py(:\d+)?\)$"
+)
 """A thread that waits for work; py-spy takes it for busy now and then."""
 
 

@@ -7,7 +7,7 @@ end. A second of a GPU can be divided when every request that touched it has end
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.core.types import Outcome
 
@@ -18,8 +18,7 @@ UNTOLD = 1
 """Tokens that a request counts for when nobody said how many it had."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """One ended request, as far as energy and speed go. Moments are monotonic seconds; ``first``
     is when the first byte came, where the answer was streamed, else the start; ``model`` is the
     id that the backend was asked for."""

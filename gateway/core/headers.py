@@ -158,6 +158,14 @@ def translated(headers: Pairs) -> list[tuple[bytes, bytes]]:
     return [*kept, (b"Content-Type", b"application/json")]
 
 
+def proven(headers: Pairs, key: str | None, auth: tuple[str, str]) -> list[tuple[bytes, bytes]]:
+    """Headers in which the caller shows its own ``key`` in the engine's way (``Runtime.auth``), for
+    a backend that it is passed through to."""
+    kept = [(name, value) for name, value in headers if name.lower() not in FORWARDABLE]
+    name, form = auth
+    return kept if key is None else [*kept, (name.encode(), form.format(key=key).encode())]
+
+
 _OF_THE_BODY = frozenset(
     {b"content-type", b"content-length", b"content-encoding", b"etag", b"content-md5", b"digest"}
 )

@@ -76,7 +76,7 @@ Ways = Mapping[tuple[str, str], tuple[Detour, ...]]
 are not in it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """Where to try, in order. ``label`` is the model's name for metrics. ``scores`` are all places
     that were ranked, in their order, with what ``policy`` gave each (None where there was no

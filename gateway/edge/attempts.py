@@ -18,11 +18,12 @@ from gateway.core.catalog import Place
 from gateway.core.delays import Delays
 from gateway.core.errors import KINDS, Refusal
 from gateway.core.fit import Detour, detours, unsupported
-from gateway.core.headers import request_head, translated
+from gateway.core.headers import proven, request_head, translated
+from gateway.core.keys import presented
 from gateway.core.plan import Plan, takes
 from gateway.core.prepare import prepare, wants_usage
 from gateway.core.runtime import Verdict
-from gateway.core.types import Doc, Op, Outcome, Tactics, Timeouts, Tried
+from gateway.core.types import PASSTHROUGH, Doc, Op, Outcome, Tactics, Timeouts, Tried
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
 from gateway.dialects.strip import UsageStrip
@@ -34,6 +35,7 @@ from gateway.edge.front import SERVER, FrontProtocol
 from gateway.edge.hedge import Race, hedgeable
 from gateway.edge.moves import Moves, others_may_do_better, repeatable
 from gateway.edge.refuse import own_headers, own_lines
+from gateway.edge.request import Request
 from gateway.edge.turn import asking, idle, turned
 from gateway.edge.turned import TurnedExchange
 from gateway.edge.upstream import ConnectFailed, Connection, Pool
@@ -378,7 +380,7 @@ class Attempts:
             place.asked,
             errand.began,
             time.monotonic(),
-            result.end.value,
+            result.end,
             result.reason,
             result.text,
             errand.account.tally.status if whole else result.status,
@@ -473,7 +475,7 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
     head = request_head(
         request.method,
         errand.origin.path + prepared.path + query,
-        request.raw_headers if errand.turn is None else translated(request.raw_headers),
+        request.raw_headers if errand.turn is None else _headers(request, place),
         sent=place.sent,
         request_id=call.id,
         length=whole,
@@ -482,6 +484,14 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
         begun = _chunk(body) if body else b""
         body = begun + (b"0\r\n\r\n" if upload.complete else b"")
     return head, body
+
+
+def _headers(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
+    """The caller's headers, for a request that was translated."""
+    headers = translated(request.raw_headers)
+    if place.backend.secret != PASSTHROUGH:
+        return headers
+    return proven(headers, presented(request.fields), place.runtime.auth)
 
 
 def _send(connection: Connection, head: bytes, body: bytes, *, at_once: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from time import monotonic
 from types import ModuleType
 from typing import Protocol
@@ -51,8 +51,11 @@ UNFINISHED = "The engine ended its answer before it was finished."
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-class End(Enum):
+class End(StrEnum):
     """How an exchange ended."""
+
+    # Enum's own is written in Python, and every look-up by a member pays for it.
+    __hash__ = str.__hash__
 
     DONE = "done"  # the whole answer was relayed
     CUT = "cut"  # the answer had begun and broke off
@@ -92,6 +95,9 @@ class Tally:
     bytes_out: int = 0
     itl: list[int] = field(default_factory=list)
     itl_sum: float = 0.0
+
+
+DONE = Result(End.DONE)
 
 
 class Job(Protocol):
@@ -492,7 +498,7 @@ class Exchange:
             return
         if self._chunked:
             self._write(b"0\r\n\r\n")
-        self._resolve(Result(End.DONE))
+        self._resolve(DONE)
 
     def _cut(self, kind: str, message: str) -> None:
         """The answer had begun: tell the client in its own dialect, and do not end cleanly."""

@@ -96,6 +96,7 @@ class FrontProtocol(asyncio.Protocol):
         "_begun",
         "_closing",
         "_coming",
+        "_fed",
         "_front",
         "_head_size",
         "_headers",
@@ -127,7 +128,7 @@ class FrontProtocol(asyncio.Protocol):
         self._ahead = b""
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_size = 0
+        self._head_size = self._fed = 0
         self._mute = 0
         self._in_head = True
         self._begun = False
@@ -185,10 +186,11 @@ class FrontProtocol(asyncio.Protocol):
             self.hold()
 
     def _feed(self, data: bytes) -> None:
+        self._fed = len(data)
         if self._in_head:
-            self._head_size += len(data)
+            self._head_size += self._fed
         else:
-            self._mute += len(data)
+            self._mute += self._fed
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -245,7 +247,8 @@ class FrontProtocol(asyncio.Protocol):
         self._url = b""
         self._headers = []
         self._in_head = self._begun = True
-        self._head_size = 0
+        # No less than what of it came in this read.
+        self._head_size = self._fed
         self._seen = self._front.now
 
     def on_url(self, url: bytes) -> None:

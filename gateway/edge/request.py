@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import unquote
 
-from multidict import CIMultiDict
-
 from gateway.core.errors import Refusal
 
 HELD = 262144
@@ -221,14 +219,6 @@ class Request:
             self.body: Body = Packed(client, coding.lower())
         else:
             self.body = Body(client, _length(self.fields))
-
-    @property
-    def headers(self) -> CIMultiDict[str]:
-        """All headers, for whoever is in no hurry."""
-        return CIMultiDict(
-            (name.decode("ascii", "replace"), value.decode("utf-8", "surrogateescape"))
-            for name, value in self.raw_headers
-        )
 
     def forget(self) -> None:
         """Let go of what is only needed to send the request (again)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from gateway.core.plan import View
 
 GOLDEN = 0.6180339887498949
@@ -12,13 +14,17 @@ GOLDEN = 0.6180339887498949
 def weighted(view: View) -> list[float]:
     """Ranks: 0 for the backend whose share of the unit interval holds this turn's point, then the
     others in cyclic order, so that a failure moves on evenly too."""
-    total = sum(place.weight for place in view.places)
-    point = view.turn * GOLDEN % 1.0 * total
-    reached, first = 0.0, len(view.places) - 1
-    for index, place in enumerate(view.places):
-        reached += place.weight
+    weights = [place.weight for place in view.places]
+    point = view.turn * GOLDEN % 1.0 * sum(weights)
+    reached, first = 0.0, len(weights) - 1
+    for index, weight in enumerate(weights):
+        reached += weight
         if point < reached:
             first = index
             break
-    count = len(view.places)
-    return [float((index - first) % count) for index in range(count)]
+    return list(_ranks(len(weights), first))
+
+
+@cache
+def _ranks(count: int, first: int) -> tuple[float, ...]:
+    return tuple(float((index - first) % count) for index in range(count))

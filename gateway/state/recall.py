@@ -1,10 +1,12 @@
-"""The last few thousand requests of one process, kept as references until somebody asks."""
+"""The last two thousand requests of one process, kept as references until somebody asks."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from gateway.core.explain import Story
 
-MOST = 4096
+MOST = 2048
 """Requests that are kept."""
 
 MOST_PLACES = 32_768
@@ -20,7 +22,8 @@ class Recall:
     def __init__(self, most: int = MOST, most_places: int = MOST_PLACES) -> None:
         self._most = most
         self._most_places = most_places
-        self._kept: dict[str, Story] = {}
+        # A plain dict looks through all that was taken out to find its first entry.
+        self._kept: OrderedDict[str, Story] = OrderedDict()
         self._places = 0
 
     def keep(self, story: Story) -> None:
@@ -31,7 +34,7 @@ class Recall:
         kept[rid] = story
         self._places += len(story.seen)
         while len(kept) > self._most or (self._places > self._most_places and len(kept) > 1):
-            self._places -= len(kept.pop(next(iter(kept))).seen)
+            self._places -= len(kept.popitem(last=False)[1].seen)
 
     def of(self, request_id: str) -> Story | None:
         return self._kept.get(request_id)

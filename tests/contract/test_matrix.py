@@ -35,17 +35,10 @@ TOOL = {"type": "function", "function": FUNCTION}
 
 @dataclass
 class Zoo:
-    gw: Gateway
     engines: dict[str, FakeEngine]
-
-    def openai(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.gw.url}/v1", api_key="unused", max_retries=0)
-
-    def anthropic(self) -> anthropic.AsyncAnthropic:
-        return anthropic.AsyncAnthropic(base_url=self.gw.url, api_key="unused", max_retries=0)
-
-    def ollama(self) -> ollama.AsyncClient:
-        return ollama.AsyncClient(host=self.gw.url)
+    openai: openai.AsyncOpenAI
+    anthropic: anthropic.AsyncAnthropic
+    ollama: ollama.AsyncClient
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -58,8 +51,13 @@ async def zoo() -> AsyncIterator[Zoo]:
         for name, engine in engines.items()
     ]
     try:
-        async with Gateway({"backends": entries}) as gw:
-            yield Zoo(gw, engines)
+        async with (
+            Gateway({"backends": entries}) as gw,
+            openai.AsyncOpenAI(base_url=f"{gw.url}/v1", api_key="unused", max_retries=0) as first,
+            anthropic.AsyncAnthropic(base_url=gw.url, api_key="unused", max_retries=0) as second,
+            ollama.AsyncClient(host=gw.url) as third,
+        ):
+            yield Zoo(engines, first, second, third)
     finally:
         for engine in engines.values():
             await engine.stop()
@@ -74,7 +72,7 @@ Ask = Callable[[Zoo, str, str, bool], Coroutine[Any, Any, Any]]
 
 async def _chat(zoo: Zoo, model: str, kind: str, streamed: bool) -> Told:
     more: dict[str, Any] = {"tools": [TOOL]} if kind == "tools" else {}
-    create = zoo.openai().chat.completions.create
+    create = zoo.openai.chat.completions.create
     if not streamed:
         answer = await create(model=model, messages=HI, **more)
         message = answer.choices[0].message
@@ -94,7 +92,7 @@ async def _chat(zoo: Zoo, model: str, kind: str, streamed: bool) -> Told:
 
 async def _responses(zoo: Zoo, model: str, kind: str, streamed: bool) -> Told:
     more: dict[str, Any] = {"tools": [{"type": "function", **FUNCTION}]} if kind == "tools" else {}
-    create = zoo.openai().responses.create
+    create = zoo.openai.responses.create
     if not streamed:
         answer = await create(model=model, input="Hi", **more)
         items, text = answer.output, answer.output_text
@@ -110,7 +108,7 @@ async def _responses(zoo: Zoo, model: str, kind: str, streamed: bool) -> Told:
 
 
 async def _completions(zoo: Zoo, model: str, kind: str, streamed: bool) -> Told:
-    create = zoo.openai().completions.create
+    create = zoo.openai.completions.create
     if not streamed:
         return (await create(model=model, prompt="Hi")).choices[0].text, []
     chunks = [chunk async for chunk in await create(model=model, prompt="Hi", stream=True)]
@@ -122,10 +120,10 @@ async def _messages(zoo: Zoo, model: str, kind: str, streamed: bool) -> Told:
     more: dict[str, Any] = {"tools": [tool]} if kind == "tools" else {}
     fields: dict[str, Any] = {"model": model, "max_tokens": 50, "messages": HI, **more}
     if streamed:
-        async with zoo.anthropic().messages.stream(**fields) as stream:
+        async with zoo.anthropic.messages.stream(**fields) as stream:
             answer = await stream.get_final_message()
     else:
-        answer = await zoo.anthropic().messages.create(**fields)
+        answer = await zoo.anthropic.messages.create(**fields)
     text = "".join(block.text for block in answer.content if block.type == "text")
     calls = [(b.name, b.input) for b in answer.content if b.type == "tool_use"]
     assert answer.stop_reason == ("tool_use" if calls else "end_turn")
@@ -136,10 +134,10 @@ async def _messages(zoo: Zoo, model: str, kind: str, streamed: bool) -> Told:
 async def _ollama_chat(zoo: Zoo, model: str, kind: str, streamed: bool) -> Told:
     more: dict[str, Any] = {"tools": [TOOL]} if kind == "tools" else {}
     if streamed:
-        chat = await zoo.ollama().chat(model, HI, stream=True, **more)
+        chat = await zoo.ollama.chat(model, HI, stream=True, **more)
         parts = [part async for part in chat]
     else:
-        parts = [await zoo.ollama().chat(model, HI, **more)]
+        parts = [await zoo.ollama.chat(model, HI, **more)]
     calls = [call for part in parts for call in part.message.tool_calls or ()]
     assert parts[-1].done
     assert parts[-1].eval_count == 5
@@ -149,28 +147,28 @@ async def _ollama_chat(zoo: Zoo, model: str, kind: str, streamed: bool) -> Told:
 
 async def _generate(zoo: Zoo, model: str, kind: str, streamed: bool) -> Told:
     if streamed:
-        parts = [part async for part in await zoo.ollama().generate(model, "Hi", stream=True)]
+        parts = [part async for part in await zoo.ollama.generate(model, "Hi", stream=True)]
     else:
-        parts = [await zoo.ollama().generate(model, "Hi")]
+        parts = [await zoo.ollama.generate(model, "Hi")]
     assert parts[-1].done
     return "".join(part.response for part in parts), []
 
 
 async def _openai_embeddings(zoo: Zoo, model: str, kind: str, streamed: bool) -> list[float]:
-    create = zoo.openai().embeddings.create
+    create = zoo.openai.embeddings.create
     return (await create(model=model, input="Hi", encoding_format="float")).data[0].embedding
 
 
 async def _count(zoo: Zoo, model: str, kind: str, streamed: bool) -> int:
-    return (await zoo.anthropic().messages.count_tokens(model=model, messages=HI)).input_tokens
+    return (await zoo.anthropic.messages.count_tokens(model=model, messages=HI)).input_tokens
 
 
 async def _embed(zoo: Zoo, model: str, kind: str, streamed: bool) -> list[float]:
-    return list((await zoo.ollama().embed(model, "Hi")).embeddings[0])
+    return list((await zoo.ollama.embed(model, "Hi")).embeddings[0])
 
 
 async def _ollama_embeddings(zoo: Zoo, model: str, kind: str, streamed: bool) -> list[float]:
-    return list((await zoo.ollama().embeddings(model, "Hi")).embedding)
+    return list((await zoo.ollama.embeddings(model, "Hi")).embedding)
 
 
 ASKS: dict[tuple[str, str], Ask] = {

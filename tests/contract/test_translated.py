@@ -216,6 +216,14 @@ async def test_what_was_lost_is_named_in_a_header(farm: Farm) -> None:
     assert "top_k" in (reply.header("x-portico-lost") or "").split(", ")
     plain = await farm.gw.post("/v1/messages", asks("/v1/messages", spot.model, stream=False))
     assert plain.header("x-portico-lost") is None
+    odd = {f"odd_field_{number}": 1 for number in range(2000)} | {"böse\r\nX-Evil: 1": 1}
+    reply = await farm.gw.post("/v1/messages", {**body, **odd})
+    lost = reply.header("x-portico-lost") or ""
+    assert lost.endswith(", ...")
+    assert len(lost) < 1100
+    reply = await farm.gw.post("/v1/messages", {**body, "böse\r\nX-Evil: 1": 1})
+    assert reply.header("x-evil") is None
+    assert "b?se??X-Evil: 1" in (reply.header("x-portico-lost") or "")
 
 
 async def test_what_cannot_be_said_is_501_naming_the_field_and_reaches_no_engine(
@@ -355,6 +363,33 @@ async def test_a_surface_that_turns_out_to_be_missing_is_translated_at_once() ->
         assert b'"usage"' not in reply.body, "only the gateway had asked for it"
         line = await gw.request_line("unasked")
         assert (line["tokens_in"], line["tokens_out"]) == (7, 5)
+
+
+async def test_the_callers_own_key_is_shown_in_the_engines_way() -> None:
+    async with (
+        FakeEngine("anthropic", ["m"], api_key="sk-caller") as cloud,
+        Gateway(
+            {
+                "backends": [
+                    {
+                        "name": "cloud",
+                        "url": cloud.url,
+                        "runtime": "anthropic",
+                        "api_key": "passthrough",
+                        "models": ["m"],
+                    }
+                ]
+            },
+            up=[],
+        ) as gw,
+    ):
+        body = {"model": "cloud:m", "messages": HI}
+        reply = await gw.post("/v1/chat/completions", body, [("Authorization", "Bearer sk-caller")])
+        assert reply.status == 200, reply.body
+        sent = cloud.requests[0]
+        assert sent.header("x-api-key") == "sk-caller"
+        assert sent.header("authorization") is None
+        assert sent.header("anthropic-version")
 
 
 async def test_tokens_are_counted_by_a_tokenizer_that_takes_a_chat() -> None:

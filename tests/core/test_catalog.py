@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.core.catalog import near, resolve
+from gateway.core.catalog import knows, narrowed, near, offered, resolve
 from gateway.core.errors import Refusal
 from gateway.core.types import Caller, Model, PublicModel, Target
 from tests.core.fleets import catalog, changed, fleet, rows
@@ -130,3 +130,26 @@ def test_listed_entries_keep_their_fields_and_gain_what_typed_clients_need():
 def test_near_matches_survive_hostile_names():
     assert near("x" * 10**6, ["model"]) == []
     assert near("Modle", ["model", "other"]) == ["model"]
+
+
+def test_only_what_can_be_served_and_may_be_used_is_offered():
+    known = catalog(a="vllm org/m1", b="-vllm m2", c="tgi m3")
+    assert set(offered(known, Caller())) == {"org/m1", "m3"}
+    assert set(offered(known, Caller(models=("org/*",)))) == {"org/m1"}
+
+
+def test_a_narrowed_catalog_has_one_backend_and_all_names():
+    known = narrowed(catalog(a="vllm m1 m2", b="vllm m1"), "b")
+    assert [place.backend.name for place in known.entries["m1"].places] == ["b"]
+    assert set(offered(known, Caller())) == {"m1"}
+    with pytest.raises(Refusal) as caught:
+        narrowed(known, "nobody")
+    assert caught.value.kind == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("m1", True), ("a:m1", True), ("vllm:m1", True), ("auto", True), ("m1:latest", False)],
+)
+def test_a_name_is_known_in_all_its_forms(name, known):
+    assert knows(catalog(a="vllm m1"), name) is known

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from gateway.core.catalog import resolve
-from gateway.core.headers import envelope, request_head
+from gateway.core.headers import envelope, proven, request_head, retyped, translated
 from gateway.core.prepare import prepare, prepare_detour, wants_usage
 from gateway.core.types import Backend, Caller, Op, PublicModel, Target, Wire
 from tests.core.fleets import call, catalog, rows
@@ -218,6 +218,38 @@ def test_a_surface_without_stream_options_is_not_asked_with_them():
     sent = turned({"stream": True}, "anthropic", By(Wire.ANTHROPIC, Op.MESSAGES), add_usage=True)
     assert not sent.strip_usage
     assert "stream_options" not in json.loads(sent.body)
+
+
+SENT = (
+    (b"Accept", b"*/*"),
+    (b"Content-Type", b"text/plain"),
+    (b"anthropic-beta", b"x"),
+    (b"Authorization", b"Bearer k"),
+    (b"X-Own", b"1"),
+)
+
+
+def test_headers_of_the_clients_dialect_stay_behind_when_a_request_is_translated():
+    assert translated(SENT) == [
+        (b"Authorization", b"Bearer k"),
+        (b"X-Own", b"1"),
+        (b"Content-Type", b"application/json"),
+    ]
+
+
+def test_a_key_that_is_passed_through_is_shown_in_the_engines_way():
+    shown = proven(translated(SENT), "k", ("x-api-key", "{key}"))
+    assert (b"x-api-key", b"k") in shown
+    assert not [value for name, value in shown if name.lower() == b"authorization"]
+    assert proven(SENT[:1], None, ("x-api-key", "{key}")) == [SENT[0]]
+
+
+def test_headers_that_describe_a_body_go_with_it():
+    told = [(b"Content-Length", b"3"), (b"ETag", b"x"), (b"X-Engine", b"1")]
+    assert retyped(told, b"application/x-ndjson") == [
+        (b"Content-Type", b"application/x-ndjson"),
+        (b"X-Engine", b"1"),
+    ]
 
 
 def test_only_the_supported_params_of_the_engines_surface_survive_a_translation():
