@@ -14,8 +14,10 @@ BLOCK = 512
 """Bytes of UTF-8 in one block: about 128 tokens. Larger ones say less of short prompts, smaller
 ones cost more time and memory."""
 
-MOST_BLOCKS = 4096
-"""Blocks of one prompt that are hashed. What follows (beyond 2 MiB) counts as never cached."""
+MOST_BLOCKS = 384
+"""Blocks of one prompt that are hashed: 192 KiB, some 48,000 tokens. What follows counts as never
+cached; that much known of a prompt is enough to send it where it was. A prompt of 1 MB, all of it
+hashed, cost four times the CPU of the rest of its way."""
 
 MEDIUM = 2048
 """Bytes of text that an image or a piece of audio counts as: some hundred tokens, as most vision
