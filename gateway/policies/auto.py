@@ -21,18 +21,19 @@ as such until an engine is clearly worse."""
 
 
 def auto(view: View) -> list[float]:
-    """The cost in seconds; those that are as good as the best are taken by load and weight. Calls
-    without a prompt go by these altogether, and so do those with less than a block of it: nobody
-    can have that cached, and the decision would cost more than it can win."""
+    """The cost in seconds over what the GPUs have left; those that are as good as the best are
+    taken by load and weight. Calls without a prompt go by these altogether, and so do those with
+    less than a block of it: nobody can have that cached, and the decision would cost more than it
+    can win."""
     loads = least_loaded(view)
     if 0 < len(view.call.body) < BLOCK:
         return loads
     brief = view.brief()
     if not brief.tokens:
         return loads
-    places = view.places
     found = [
-        terms.total / place.sight.room for terms, place in zip(costs(brief), places, strict=True)
+        terms.total / (place.sight.room * place.sight.gpu_factor)
+        for terms, place in zip(costs(brief), view.places, strict=True)
     ]
     best = min(found)
     limit = best + _alike(brief)
@@ -43,7 +44,8 @@ def auto(view: View) -> list[float]:
 
 
 def _alike(brief: Brief) -> float:
-    weight = brief.places[0].weight
-    if any(place.weight != weight for place in brief.places):
+    # A throttled GPU has lowered its place's weight, which is no word of the operator's.
+    weights = [place.weight / place.sight.gpu_factor for place in brief.places]
+    if any(weight != weights[0] for weight in weights):
         return ALIKE_BY_WEIGHT
     return 0.0 if any(known.cached for known in brief.known) else ALIKE

@@ -7,7 +7,7 @@ import pytest
 from gateway.core.catalog import build
 from gateway.core.cost import Brief, Known
 from gateway.core.plan import View, plan, route
-from gateway.core.prompt import Prompt
+from gateway.core.prompt import BLOCK, Prompt
 from gateway.core.types import Caller, Health
 from gateway.policies import POLICIES, policies_for, read, spelt
 from gateway.policies.mixed import regrets
@@ -68,6 +68,60 @@ def test_auto_shares_by_weight_among_equals():
     assert order(known, Told(b=Known(queue=0.1))) == ["a", "b"]
     same = [order(TWO, Told(), turn=turn)[0] for turn in range(100)]
     assert abs(same.count("a") - 50) <= 2
+
+
+def sighted(**fields):
+    """Two equal engines, of which ``a`` looks so."""
+    base = fleet(a="vllm m1", b="vllm m1")
+    return build(
+        replace(base, sights={**base.sights, "a": replace(base.sights["a"], **fields)}), (), rows
+    )
+
+
+@pytest.mark.parametrize("less", [{"room": 0.5}, {"gpu_factor": 0.5}])
+def test_auto_counts_what_an_engines_gpus_have_left(less):
+    a_little_ahead = Told(b=Known(queue=0.1))
+    assert order(TWO, a_little_ahead) == ["a", "b"]
+    assert order(sighted(**less), a_little_ahead) == ["b", "a"]
+
+
+@pytest.mark.parametrize("less", [{"room": 0.5}, {"gpu_factor": 0.5}])
+def test_a_gpu_that_is_slowed_down_keeps_the_prompts_that_it_has_cached(less):
+    known, lore = sighted(**less), Told(tokens=3000.0, a=Known(cached=2900))
+    assert {order(known, lore, turn=turn)[0] for turn in range(20)} == {"a"}
+
+
+def weighted(**weights):
+    base = fleet(**dict.fromkeys(weights, "vllm m1"))
+    return build(
+        replace(
+            base,
+            backends={n: replace(b, weight=weights[n]) for n, b in base.backends.items()},
+        ),
+        (),
+        rows,
+    )
+
+
+def test_unequal_weights_are_shares_until_an_engine_is_clearly_worse():
+    known = weighted(a=3.0, b=1.0)
+    somewhat, clearly = Told(a=Known(queue=0.3)), Told(a=Known(queue=3.0))
+    shared = [order(known, somewhat, turn=turn)[0] for turn in range(100)]
+    assert abs(shared.count("a") - 75) <= 2
+    assert {order(known, clearly, turn=turn)[0] for turn in range(100)} == {"b"}
+
+
+def test_prompts_that_nobody_has_cached_go_by_load_among_equals():
+    barely = Told(a=Known(queue=0.01))
+    assert order(TWO, barely, busy={"a": 0, "b": 1}) == ["a", "b"]
+    assert order(TWO, barely, busy={"a": 1, "b": 0}) == ["b", "a"]
+
+
+def test_a_prompt_of_less_than_a_block_goes_by_load_and_nobody_is_asked_of_caches():
+    lore, short = Told(a=Known(queue=9.0)), call(body=b"x" * (BLOCK - 1))
+    assert order(TWO, lore, asked=short, busy={"a": 0, "b": 1}) == ["a", "b"]
+    assert lore.asked == 0
+    assert order(TWO, lore, asked=call(body=b"x" * BLOCK), busy={"a": 0, "b": 1}) == ["b", "a"]
 
 
 @pytest.mark.parametrize("policy", ["auto", "prefix", "lowest_latency"])
