@@ -27,6 +27,9 @@ RUNTIMES: tuple[Runtime, ...] = (
 PLAIN: Runtime = OPENAI_CLOUD
 """The row for a server of which nothing is known yet but that it should speak OpenAI's API."""
 
+DEMO: Runtime = LLAMACPP
+"""The row of the engine that is embedded for trying things out."""
+
 BY_NAME: dict[str, Runtime] = {row.name: row for row in RUNTIMES}
 
 

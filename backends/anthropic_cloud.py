@@ -179,6 +179,7 @@ ANTHROPIC_CLOUD = Runtime(
     event_fault=_event_fault,
     idle=30.0,
     cloud=True,
+    url="https://api.anthropic.com",
     flags={
         "tools": "none",
         "embeddings": "not there",

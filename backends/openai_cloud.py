@@ -136,6 +136,7 @@ OPENAI_CLOUD = Runtime(
     rules=_RULES,
     idle=30.0,
     cloud=True,
+    url="https://api.openai.com",
     flags={
         "tools": "none; depends on the model",
         "embeddings": "none; name an embedding model",

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from backends import BY_NAME, PLAIN, RUNTIMES
+from backends import BY_NAME, DEMO, PLAIN, RUNTIMES
 from gateway import __version__
 from gateway.config import Config, ConfigError
 from gateway.config.addresses import backend_url
@@ -345,7 +345,7 @@ class Controller:
         except DemoError as error:
             log.error("the demo engine did not start: %s", error)
             return
-        self._extra = (Backend("demo", url, "llamacpp"),)
+        self._extra = (Backend("demo", url, DEMO.name),)
         await self.apply()
         log.info("no engine was found, so the built-in demo engine was started at %s", url)
 

@@ -14,13 +14,11 @@ from pydantic import (
     model_validator,
 )
 
+from backends import BY_NAME
 from gateway.core.addresses import PRIVATE
 
 from . import fields as f
 from .addresses import split_runtime
-
-CLOUD_URLS = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
-"""Where the two hosted providers live; a backend of theirs may leave ``url`` out."""
 
 ONE_KEY: dict[str, Any] = {"oneOf": [{"required": ["key"]}, {"required": ["key_file"]}]}
 
@@ -137,14 +135,16 @@ class BackendDoc(Section):
     @classmethod
     def _settled(cls, url: str | None, info: ValidationInfo) -> str | None:
         runtime = info.data.get("runtime")
-        if url is None and runtime is not None and runtime not in CLOUD_URLS:
+        row = BY_NAME.get(runtime or "")
+        usual = row.url if row is not None else ""
+        if url is None and runtime is not None and not usual:
             raise ValueError(
                 "is required: the engine's base address, such as http://10.0.0.11:8000"
             )
         prefix = split_runtime(url or "")[0]
         if prefix and runtime and "auto" not in (prefix, runtime) and prefix != runtime:
             raise ValueError("names another runtime than 'runtime' does; keep one of the two")
-        return url or CLOUD_URLS.get(runtime or "")
+        return url or usual or None
 
 
 class TargetDoc(Section):

@@ -182,7 +182,8 @@ class Runtime:
     - ``wake``: how it is made to load a model, where it loads them on demand.
     - ``request_ids``: the headers that carry our request id upstream.
     - ``ports``: well-known ports for discovery. ``cloud``: a provider on the internet: no
-      discovery, no load. ``flags``: feature -> flag an operator must set, for MODELS.md.
+      discovery, no load; ``url`` is its address, which a backend of it may leave out. ``flags``:
+      feature -> flag an operator must set, for MODELS.md.
     """
 
     name: str
@@ -220,6 +221,7 @@ class Runtime:
     request_ids: tuple[str, ...] = ("X-Request-Id",)
     ports: tuple[int, ...] = ()
     cloud: bool = False
+    url: str = ""
     flags: Mapping[str, str] = field(default_factory=dict)
 
     def cell(self, wire: Wire, op: Op) -> Cell:

@@ -11,6 +11,7 @@ from backends import BY_NAME
 from gateway.config import Gpus
 from gateway.config.dump import dump
 from gateway.core.gpu_gate import Mode
+from gateway.core.runtime import Runtime
 from gateway.core.types import Backend, Timeouts
 
 from .helpers import fault, faults, loaded
@@ -88,10 +89,9 @@ def test_hosted_providers_have_a_known_address(tmp_path: Path) -> None:
     assert backend(tmp_path, "runtime: openai, url: 'http://proxy:1'").url == "http://proxy:1"
 
 
-def test_the_known_addresses_belong_to_cloud_rows() -> None:
-    from gateway.config.model import CLOUD_URLS
-
-    assert {name for name, row in BY_NAME.items() if row.cloud} == set(CLOUD_URLS)
+@pytest.mark.parametrize("row", BY_NAME.values(), ids=lambda row: row.name)
+def test_only_hosted_providers_have_one(row: Runtime) -> None:
+    assert bool(row.url) == row.cloud
 
 
 @pytest.mark.parametrize("runtime", ["auto", *BY_NAME])
