@@ -24,6 +24,24 @@ STEP = 65536
 """Bytes that a compressed body is unfolded by at a time, so that a bomb fills no memory."""
 
 
+MOST_NAMES = 1024
+"""Names of headers that are remembered; callers may send any."""
+
+
+class _Names(dict[bytes, str]):
+    """Header name as it came -> in lower case, as text. Names are few, and each is met in every
+    request."""
+
+    def __missing__(self, name: bytes) -> str:
+        low = name.decode("latin-1").lower()
+        if len(self) < MOST_NAMES:
+            self[name] = low
+        return low
+
+
+_NAMES = _Names()
+
+
 class Client(Protocol):
     """The connection a request came on. ``relay`` is told when the client reads too slowly."""
 
@@ -206,12 +224,11 @@ class Request:
         self.method = method
         self.path, self.query = split_target(target)
         self.raw_headers = raw_headers
-        raw_headers.reverse()
+        # From the last to the first, so that of two with one name the first one stays.
         self.fields: dict[str, str] = {
-            str(name, "latin-1").lower(): str(value, "utf-8", "surrogateescape")
-            for name, value in raw_headers
+            _NAMES[name]: str(value, "utf-8", "surrogateescape")
+            for name, value in reversed(raw_headers)
         }
-        raw_headers.reverse()
         self.http11 = http11
         self.keep_alive = keep_alive
         coding = self.fields.get("content-encoding", "")

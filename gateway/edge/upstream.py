@@ -262,8 +262,10 @@ class Connection(asyncio.Protocol):
             self._headers = []
             return
         self._in_head = False
-        self.reusable = self.reusable and self._parser.should_keep_alive()
-        self._sized = not _until_close(self._headers)
+        # An answer that ends with its connection is never one after which that is kept.
+        keep = self._parser.should_keep_alive()
+        self.reusable = self.reusable and keep
+        self._sized = keep or not _until_close(self._headers)
         headers, self._headers = self._headers, []
         if self._bodiless:
             # The parser would wait for the body: this connection is of no further use.
