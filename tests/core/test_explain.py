@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.core.cost import Brief, Known
 from gateway.core.explain import Story, explain
-from gateway.core.plan import Plan
+from gateway.core.plan import Plan, Ranking
 from gateway.core.prompt import NO_PROMPT, Prompt
 from gateway.core.types import Outcome, Tried
 from tests.core.fleets import catalog
@@ -12,7 +12,7 @@ from tests.core.fleets import catalog
 PLACES = catalog(a="vllm m1", b="vllm m1", c="-vllm m1").entries["m1"].places
 A, B, C = PLACES
 BRIEF = Brief(Prompt((1, 2, 3), 4096), 1000.0, 100.0, (A, B), (Known(cached=900.0), Known(queue=2)))
-PLAN = Plan("m1", (A, B), ((0.5, A), (2.5, B)), "auto", (BRIEF,))
+PLAN = Plan("m1", A, (Ranking((B, A), (2.5, 0.5)),), "auto", (BRIEF,))
 DONE = Outcome("r", "k", "chat-completions", "m1", 200, wire="openai", backend="a")
 
 
