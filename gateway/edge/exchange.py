@@ -33,7 +33,6 @@ from gateway.dialects.stream import (
 from gateway.dialects.strip import UsageStrip
 from gateway.edge.account import Account
 from gateway.edge.deadlines import Deadlines
-from gateway.edge.front import FrontProtocol
 from gateway.edge.request import Request
 from gateway.edge.upstream import Connection
 from gateway.state.board import Lane
@@ -188,7 +187,6 @@ class Exchange:
     ) -> None:
         request, account = job.request, job.account
         client = request.client
-        assert isinstance(client, FrontProtocol)
         self._job = job
         self._course = course
         self._connection = connection

@@ -33,7 +33,7 @@ from gateway.edge.account import Account
 from gateway.edge.attempts import Attempts, Senses
 from gateway.edge.cold import Cold, concerned
 from gateway.edge.errand import Errand
-from gateway.edge.front import FrontProtocol, Job
+from gateway.edge.front import Job
 from gateway.edge.made_here import LISTS, listed, page, shown
 from gateway.edge.opened import STATUS
 from gateway.edge.refuse import draining, internal, not_allowed, refused
@@ -138,7 +138,7 @@ class Handler:
     # --- the gateway's own pages
 
     async def _own(self, request: Request) -> None:
-        path, rid, client = request.path, request_id(request.fields), _client(request)
+        path, rid, client = request.path, request_id(request.fields), request.client
         try:
             response = await self._own_pages(request, path, rid)
         except Refusal as refusal:
@@ -201,12 +201,12 @@ class Handler:
             opened.tell(response)
             self.over(errand, keep_alive=False)
         elif self._close(errand):
-            _client(errand.request).respond(response)
+            errand.request.client.respond(response)
 
     def over(self, errand: Errand, *, keep_alive: bool) -> None:
         """End the errand, whose answer has been written."""
         if self._close(errand):
-            _client(errand.request).done(keep_alive)
+            errand.request.client.done(keep_alive)
 
     def left(self, errand: Errand) -> None:
         """The client has gone."""
@@ -238,7 +238,7 @@ class Handler:
             raise draining()
         if request.method not in route.methods:
             raise not_allowed(request.method, route.path, route.methods)
-        errand.caller = _client(request).prove(request, tables.keyring)
+        errand.caller = request.client.prove(request, tables.keyring)
         errand.account.key = errand.caller.name
         if errand.caller.bounded:
             self._bound(errand, errand.caller, route)
@@ -253,7 +253,7 @@ class Handler:
             body = bodies.at_hand(request.body, tables.max_body)
             self._go(errand, self._call(errand, route, tail, body))
         else:
-            _client(request).invite()
+            request.client.invite()
             errand.task = self._tasks.spawn(self._later(errand, route, tail), "request")
 
     def _bound(self, errand: Errand, caller: Caller, route: Route) -> None:
@@ -284,7 +284,7 @@ class Handler:
         """A request that installs or removes a model of an Ollama backend."""
         request, account, tables = errand.request, errand.account, self.tables
         found = manage.plan_of(request, tables.keyring, tables.catalog)
-        _client(request).invite()
+        request.client.invite()
         account.model = found.label
         errand.call = manage.call_of(request, account.id, account.arrived)
         errand.upload = manage.upload_of(request)
@@ -461,11 +461,6 @@ class Handler:
             priority=None if wish is None else asked(wish),
             arrived=errand.account.arrived,
         )
-
-
-def _client(request: Request) -> FrontProtocol:
-    assert isinstance(request.client, FrontProtocol)
-    return request.client
 
 
 def request_id(fields: Mapping[str, str]) -> str:
