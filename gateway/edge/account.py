@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 
-from gateway.core.catalog import Place
 from gateway.core.explain import Story
-from gateway.core.plan import Plan
-from gateway.core.types import ITL_BUCKETS, NO_USAGE, Outcome, Tried, Usage
+from gateway.core.types import ITL_BUCKETS, NO_USAGE, Usage
 from gateway.core.usage import extract
 from gateway.dialects import Route
 from gateway.dialects.stream import Watch
@@ -20,25 +18,18 @@ LEFT = 499
 NO_GAPS: list[int] = []
 
 
-class Account(Outcome):
-    """An Outcome that still comes about. ``arrived`` is monotonic seconds; ``waited`` are seconds
-    spent waiting for the body, which are not the gateway's own; ``committed`` is whether an answer
-    of an engine has begun, ``first`` and ``last`` when bytes of it came; ``gaps`` are what becomes
-    ``itl``. ``seen`` are the places of the model's name, ``tries`` the attempts, ``said`` is what a
-    refusal said."""
+class Account(Story):
+    """A Story that still comes about. ``waited`` are seconds spent waiting for the body, which are
+    not the gateway's own; ``committed`` is whether an answer of an engine has begun, ``first`` and
+    ``last`` when bytes of it came; ``gaps`` are what becomes ``itl``."""
 
     __slots__ = (
         "_spent",
-        "arrived",
         "committed",
         "first",
         "gaps",
         "last",
         "opened",
-        "plan",
-        "said",
-        "seen",
-        "tries",
         "waited",
         "watch",
     )
@@ -60,9 +51,8 @@ class Account(Outcome):
         self.overhead = self.queued = None
         self.opened: Opened | None = None
         self.watch: Watch | None = None
-        self.seen: tuple[Place, ...] = ()
-        self.plan: Plan | None = None
-        self.tries: tuple[Tried, ...] = ()
+        self.seen = self.tries = ()
+        self.plan = None
         self._spent: Usage | None = None
 
     def anew(self) -> None:
@@ -96,7 +86,7 @@ class Account(Outcome):
             self._spent = extract(self.watch.head, self.watch.tail, pieces)
         return self._spent
 
-    def close(self) -> Outcome:
+    def close(self) -> Story:
         """The outcome; asked for exactly once, whatever way the request went."""
         self.usage = self.spent()
         self.status = self.status or LEFT
@@ -109,7 +99,3 @@ class Account(Outcome):
         if self.plan is not None and self.plan.briefs:
             self.plan = self.plan.without_prompts()
         return self
-
-    def story(self) -> Story:
-        """What an explanation would be made from."""
-        return Story(self, self.seen, self.plan, self.tries, self.arrived, self.said)

@@ -393,7 +393,7 @@ class Attempts:
             errand.account.status if whole else result.status,
             errand.trial,
         )
-        errand.account.tries += (tried,)
+        errand.account.tries = (*errand.account.tries, tried)
         if not whole:
             self._moves.ended(tried, result)
 

@@ -222,13 +222,13 @@ class Handler:
         if errand.waiter is not None:
             errand.waiter.leave()
         self.active -= 1
-        outcome = errand.account.close()
+        story = errand.account.close()
         if errand.lease is not None:
             served, now = errand.account.answered, time.monotonic()
-            self._board.windows.settle(errand.lease, outcome.usage, served, now, outcome.at)
-        self.recall.keep(errand.account.story())
-        self._attempts.observe(outcome)
-        self._report(outcome)
+            self._board.windows.settle(errand.lease, story.usage, served, now, story.at)
+        self.recall.keep(story)
+        self._attempts.observe(story)
+        self._report(story)
         return True
 
     def _admit(self, errand: Errand, route: Route, tail: str) -> None:

@@ -35,7 +35,7 @@ class Recall:
             self._places -= len(kept.popleft().seen)
 
     def of(self, request_id: str) -> Story | None:
-        return next((s for s in reversed(self._kept) if s.outcome.id == request_id), None)
+        return next((s for s in reversed(self._kept) if s.id == request_id), None)
 
     def __len__(self) -> int:
         return len(self._kept)
