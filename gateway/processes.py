@@ -142,6 +142,7 @@ class Serving(ABC):
             access=setting.access(),
             senses=self,
             own_pages=Ops(self),
+            instance=setting.instance,
         )
 
     @property

@@ -18,7 +18,7 @@ import pytest_asyncio
 from tests.contract.administration import ADMIN, ask, config
 from tests.fakes.engine import FakeEngine
 from tests.harness import ROOT, Gateway, environment, until
-from tests.redis_server import redis_server
+from tests.redis_server import redis_server, server_at
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -216,17 +216,7 @@ async def test_gateways_on_one_redis_share_keys_and_go_on_without_it(engine: Fak
             key = await made(one, "team-a")
             await until(lambda: _all(other, "none", {401}), 3.0, "the other to follow")
             assert await status(other, key["key"]) == 200
-            psutil.Process(_server_at(port)).kill()
+            server_at(port).kill()
             assert (await ask(one, "GET", "/admin/keys")).status == 503
             assert await status(one, key["key"]) == 200
             assert await status(one, "none") == 401
-
-
-def _server_at(port: int) -> int:
-    """The process of ours that listens there."""
-    for child in psutil.Process().children():
-        if str(port) in child.cmdline() or any(
-            one.laddr.port == port for one in child.net_connections("tcp")
-        ):
-            return child.pid
-    raise AssertionError(port)
