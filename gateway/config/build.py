@@ -36,13 +36,15 @@ def backends(docs: Sequence[BackendDoc], names: Sequence[str]) -> tuple[Backend,
 
 def _backend(doc: BackendDoc, name: str) -> Backend:
     prefix, url = split_runtime(doc.url or "")
+    keys = tuple(key.get_secret_value() for key in doc.api_key or ())
     return Backend(
         name=name,
         url=url,
         runtime=doc.runtime if prefix in (None, "auto") else prefix,
         weight=doc.weight,
         max_concurrency=doc.max_concurrency,
-        secret=None if doc.api_key is None else doc.api_key.get_secret_value(),
+        secret=next(iter(keys), None),
+        spares=keys[1:],
         models=doc.models,
         timeouts=Timeouts(doc.timeouts.connect, doc.timeouts.first_byte, doc.timeouts.idle),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from gateway.edge.errand import Errand, GivenUp
 from gateway.edge.exchange import End, Exchange, Result
 from gateway.edge.front import SERVER, FrontProtocol
 from gateway.edge.hedge import Race, hedgeable
+from gateway.edge.keys import RESTING, Keys
 from gateway.edge.moves import Moves, others_may_do_better, repeatable
 from gateway.edge.refuse import own_headers, own_lines
 from gateway.edge.request import Request
@@ -94,6 +96,7 @@ class Attempts:
         self._places = places
         self._tasks = Tasks()
         self._moves = Moves(board, senses.failed, time.monotonic())
+        self._keys = Keys()
         self._delays = Delays()
         self.tactics = Tactics()
 
@@ -125,7 +128,7 @@ class Attempts:
         for place in errand.places:
             if errand.given_up and not takes(place, self._board.busy):
                 continue
-            errand.place = place
+            errand.place, errand.tired = place, None
             if self._try(errand):
                 return
         self._give_in(errand)
@@ -171,6 +174,11 @@ class Attempts:
         account.backend = backend.name
         account.upstream_model = place.asked or errand.call.model
         errand.began = now
+        if place.keyed and not self._keys.choose(errand, now):
+            rest = self._keys.resting(place, now)
+            self._note(errand, rest)
+            self._give_up(errand, place, rest)
+            return False
         most, trial = limit(place), on_trial(place)
         errand.trial = trial
         errand.ticket = self._board.enter(account.label, backend.name, now, most, trial=trial)
@@ -254,6 +262,7 @@ class Attempts:
             deadlines=self._deadlines,
             opened=account.opened is not None,
             contested=errand.race is not None,
+            keyed=bool(place.keyed),
             now=now,
         )
         account.watch = exchange.watch
@@ -299,6 +308,10 @@ class Attempts:
     def _failed(self, errand: Errand, result: Result) -> None:
         """Nothing was relayed: it is another backend's turn, if there may be another attempt.
         Raises Refusal."""
+        if errand.place.keyed:
+            if self._keys.failed(errand, result) and self._enter(errand, time.monotonic()):
+                return
+            result = self._keys.last_word(errand, result)
         lost = [(errand.place, result)]
         if errand.race is not None:
             errand, lost = errand.race.failed(errand, result)
@@ -476,7 +489,7 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
         request.method,
         errand.origin.path + prepared.path + query,
         request.raw_headers if errand.turn is None else _headers(request, place),
-        sent=place.sent,
+        sent=place.keyed[errand.key] if place.keyed else place.sent,
         request_id=call.id,
         length=whole,
     )
@@ -601,6 +614,14 @@ def _unreached(given_up: GivenUp) -> Refusal:
     """No backend gave any answer: 504 when the last one was too slow, else 502."""
     told = "; ".join(f"'{place.backend.name}': {result.text}" for place, result in given_up)
     place, last = given_up[-1]
+    if last.reason == RESTING:
+        return Refusal(
+            "overloaded",
+            f"No backend of this model can be asked now ({told}). Try again after the time in"
+            " Retry-After; a key that is refused is for whoever runs this gateway to correct.",
+            retry_after=float(max(1, math.ceil(last.opens))),
+            headers={"X-Portico-Backend": place.backend.name},
+        )
     if last.reason == "full":
         return Refusal(
             "overloaded",

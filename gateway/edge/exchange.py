@@ -15,6 +15,7 @@ from typing import Protocol
 
 from gateway.core.errors import Refusal
 from gateway.core.headers import answer_head
+from gateway.core.rotation import key_failed
 from gateway.core.runtime import MOVE_ON, Runtime, Verdict, judge, no_fault
 from gateway.core.types import ITL_BUCKETS, Call, Op, Timeouts, Wire
 from gateway.dialects.stream import (
@@ -70,7 +71,8 @@ class End(StrEnum):
 class Result:
     """``verdict``, ``status``, ``headers`` and ``body`` describe an answer given up; ``reason``
     is a word for metrics, ``text`` a clause for people. ``told`` is True when the error was an
-    event inside a stream of status 200; ``sent`` is False when the request never left."""
+    event inside a stream of status 200; ``sent`` is False when the request never left;
+    ``opens`` is in how many seconds the backend can be asked again, where that is known."""
 
     end: End
     reason: str = ""
@@ -81,6 +83,7 @@ class Result:
     body: bytes = b""
     told: bool = False
     sent: bool = True
+    opens: float = 0.0
     refusal: Refusal | None = None
 
 
@@ -130,6 +133,7 @@ class Exchange:
         "_held",
         "_http11",
         "_job",
+        "_keyed",
         "_lane",
         "_op",
         "_opened",
@@ -172,10 +176,12 @@ class Exchange:
         deadlines: Deadlines,
         opened: bool,
         contested: bool,
+        keyed: bool,
         now: float,
     ) -> None:
         self._opened = opened
         self._contested = contested
+        self._keyed = keyed
         self._job = job
         self.over = False
         self._deadlines = deadlines
@@ -350,7 +356,8 @@ class Exchange:
     def _judge_whole(self) -> bool:
         text = self._held.decode("utf-8", "replace")
         verdict = judge(self._runtime, self._op, self._status, text)
-        if verdict in MOVE_ON or verdict is Verdict.UNSUPPORTED or self._opened:
+        another = self._keyed and key_failed(verdict, self._status)
+        if verdict in MOVE_ON or verdict is Verdict.UNSUPPORTED or self._opened or another:
             told, status = _message_of(text), self._status
             headers, body = self._as_told(status, self._held)
             reason = verdict.value

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from gateway.core.catalog import resolve
-from gateway.core.headers import envelope, proven, request_head, retyped, translated
+from gateway.core.headers import envelopes, proven, request_head, retyped, translated
 from gateway.core.prepare import prepare, prepare_detour, wants_usage
 from gateway.core.types import Backend, Caller, Op, PublicModel, Target, Wire
 from tests.core.fleets import call, catalog, rows
@@ -81,7 +81,7 @@ def head(pairs, runtime="vllm", backend=None, length=5):
         "POST",
         "/v1/x",
         [(name.encode(), value.encode()) for name, value in pairs],
-        sent=envelope(backend, rows(runtime, "")),
+        sent=envelopes(backend, rows(runtime, ""))[0],
         request_id="rid",
         length=length,
     ).decode()
@@ -180,7 +180,7 @@ def test_the_params_of_one_surface_say_nothing_of_another():
 
 def test_a_checked_address_is_asked_under_the_name():
     backend = Backend("p", "http://10.0.0.7:80", host="engine.example")
-    assert b"Host: engine.example\r\n" in envelope(backend, rows("vllm", "")).fixed
+    assert b"Host: engine.example\r\n" in envelopes(backend, rows("vllm", ""))[0].fixed
 
 
 CHAT = By(Wire.OPENAI, Op.CHAT)
