@@ -99,27 +99,17 @@ def caller(kept: Doc) -> Caller:
     )
 
 
-def merged(ring: Keyring, kept: Iterable[Doc], closed: bool, now: float) -> Keyring:
-    """The configured keys and those of the store that have not expired. A configured key, or a
-    configured key's name, beats one of the store."""
+def merged(ring: Keyring, kept: Iterable[Doc], closed: bool) -> Keyring:
+    """The configured keys and those of the store; expired ones too, so that whoever still has one
+    is told. A configured key, or a configured key's name, beats one of the store."""
     names = {one.name for one in ring.callers.values()}
-    callers = {
-        doc["digest"]: caller(doc)
-        for doc in kept
-        if doc["name"] not in names and not expired(doc, now)
-    }
+    callers = {doc["digest"]: caller(doc) for doc in kept if doc["name"] not in names}
     return Keyring({**callers, **ring.callers}, ring.admins, closed)
 
 
 def expired(kept: Doc, now: float) -> bool:
     end = kept.get("expires")
     return end is not None and end <= now
-
-
-def next_end(kept: Iterable[Doc], now: float) -> float | None:
-    """Seconds until the next key expires, None when none will."""
-    ends = [doc["expires"] - now for doc in kept if doc.get("expires") is not None]
-    return min((end for end in ends if end > 0), default=None)
 
 
 def shown(kept: Doc, now: float) -> dict[str, Any]:

@@ -99,6 +99,9 @@ async def test_a_key_is_bounded_to_its_models_changed_and_expires(
 
         await until(gone, 2.0, "the key to expire")
         assert (await ask(gw, "GET", "/admin/keys/team-a")).json()["expired"] is True
+        for path in ("/v1/models", "/api/tags"):
+            reply = await gw.get(path, [("Authorization", f"Bearer {key['key']}")])
+            assert (reply.status, b"'team-a' expired on 20" in reply.body) == (401, True)
 
 
 async def test_the_command_makes_and_revokes_keys_of_a_running_gateway(
