@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import orjson
 
 from gateway.control import forms
-from gateway.control.desk import AdminRoute, Answered, Desk
-from gateway.control.forms import Field, Wrong
+from gateway.control.desk import AdminRoute, Answered, Desk, ref
+from gateway.control.forms import Field, Json, Wrong
 from gateway.core.errors import Refusal
 from gateway.core.types import Ask, Backend, Doc, Op, Wire
 from gateway.state.store import PROVIDER
@@ -84,6 +84,21 @@ def api_key(value: Any) -> str:
     return value
 
 
+PROVIDER_ID = forms.Check(
+    provider_id, {"type": "string", "pattern": f"^{_ID.pattern}$", "minLength": 1, "maxLength": 255}
+)
+METADATA = forms.Check(
+    metadata,
+    {
+        "anyOf": [{"type": "string", "maxLength": 4096}, {"type": "object"}],
+        "description": "Text, or an object whose JSON has at most 4096 bytes.",
+    },
+)
+API_KEY = forms.Check(
+    api_key,
+    {"type": "string", "pattern": "^[!-~]{1,4096}$", "writeOnly": True},
+)
+
 _DECLARED = forms.object_of(
     {
         "format": Field(forms.one_of(tuple(wire.value for wire in Wire)), required=True),
@@ -108,8 +123,11 @@ def declared(value: Any) -> dict[str, Any]:
     return {**found, "surface": plain}
 
 
+DECLARED = forms.Check(declared, _DECLARED.schema)
+
+
 def _surfaces(value: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = forms.list_of(declared, 100)(value)
+    found: list[dict[str, Any]] = forms.list_of(DECLARED, 100)(value)
     seen = set()
     for i, one in enumerate(found):
         at = (one["format"], one["surface"])
@@ -119,9 +137,13 @@ def _surfaces(value: Any) -> list[dict[str, Any]]:
     return found
 
 
+MODELS = forms.list_of(
+    forms.object_of({"modelId": Field(forms.text(1, 255), required=True)}, ignored=("id",)), 1000
+)
+
+
 def _models(value: Any) -> list[dict[str, Any]]:
-    one = forms.object_of({"modelId": Field(forms.text(1, 255), required=True)}, ignored=("id",))
-    found: list[dict[str, Any]] = forms.list_of(one, 1000)(value)
+    found: list[dict[str, Any]] = MODELS(value)
     seen = set()
     for i, model in enumerate(found):
         if model["modelId"] in seen:
@@ -131,13 +153,15 @@ def _models(value: Any) -> list[dict[str, Any]]:
 
 
 FIELDS: Mapping[str, Field] = {
-    "providerId": Field(provider_id, required=True),
+    "providerId": Field(PROVIDER_ID, required=True),
     "name": Field(forms.text(1, 255), required=True),
     "baseUrl": Field(forms.text(1, 2048), required=True),
-    "metadata": Field(metadata, nullable=True),
-    "supportedApiSurfaces": Field(_surfaces),
-    "models": Field(_models),
-    "apiKey": Field(api_key, nullable=True),
+    "metadata": Field(METADATA, nullable=True),
+    "supportedApiSurfaces": Field(
+        forms.Check(_surfaces, forms.list_of(DECLARED, 100).schema),
+    ),
+    "models": Field(forms.Check(_models, MODELS.schema)),
+    "apiKey": Field(API_KEY, nullable=True),
 }
 
 SHOWN = ("id", "uri", "createdAt", "updatedAt", "createdBy", "lastUpdatedBy", "hasApiKey")
@@ -330,11 +354,70 @@ async def _administrator(desk: Desk, ask: Ask) -> Answered:
     return 200, _person(name)
 
 
+def _answer() -> Json:
+    """The schema of what is told of a provider."""
+    text, moment = {"type": "string"}, {"type": "string", "format": "date-time"}
+    model = {"id": text, "modelId": text}
+    properties = {
+        "id": text,
+        "uri": text,
+        **{name: field.check.schema for name, field in FIELDS.items() if name != "apiKey"},
+        "metadata": {"anyOf": [METADATA.schema, {"type": "null"}]},
+        "models": {
+            "type": "array",
+            "items": {"type": "object", "required": list(model), "properties": model},
+        },
+        "hasApiKey": {"type": "boolean"},
+        "createdAt": moment,
+        "updatedAt": moment,
+        "createdBy": ref("Administrator"),
+        "lastUpdatedBy": ref("Administrator"),
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _page() -> Json:
+    properties = {
+        "aiGatewayProviders": {"type": "array", "items": ref("Provider")},
+        "uri": {"type": "string"},
+        "nextPageUri": {"type": ["string", "null"]},
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+PROVIDER_SCHEMAS: Mapping[str, Json] = {
+    "NewProvider": forms.schema(FIELDS, ignored=SHOWN),
+    "ProviderChanges": forms.schema(FIELDS, partial=True, ignored=SHOWN),
+    "Provider": _answer(),
+    "Providers": _page(),
+    "Administrator": {
+        "type": "object",
+        "required": ["id", "uri"],
+        "properties": {"id": {"type": "string"}, "uri": {"type": "string"}},
+    },
+}
+
+PAGING: Mapping[str, Json] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": MOST_LISTED},
+    "beforeId": {"type": "string", "description": "The id of the last provider of a page."},
+}
+
 PROVIDER_ROUTES: tuple[AdminRoute, ...] = (
-    AdminRoute("GET", PATH, "List the providers, newest first.", _list),
-    AdminRoute("POST", PATH, "Add a backend.", _new),
-    AdminRoute("GET", PATH + "/{id}", "Describe a provider.", _one),
-    AdminRoute("PATCH", PATH + "/{id}", "Change some fields of a provider.", _change),
-    AdminRoute("DELETE", PATH + "/{id}", "Take a provider out.", _delete),
-    AdminRoute("GET", "/admin/administrators/{name}", "Tell an administrator.", _administrator),
+    AdminRoute(
+        *("GET", PATH, "List the providers, newest first.", _list), gives="Providers", query=PAGING
+    ),
+    AdminRoute(
+        *("POST", PATH, "Add a backend.", _new), takes="NewProvider", gives="Provider", status=201
+    ),
+    AdminRoute("GET", PATH + "/{id}", "Describe a provider.", _one, gives="Provider"),
+    AdminRoute(
+        *("PATCH", PATH + "/{id}", "Change some fields of a provider.", _change),
+        takes="ProviderChanges",
+        gives="Provider",
+    ),
+    AdminRoute("DELETE", PATH + "/{id}", "Take a provider out.", _delete, status=204),
+    AdminRoute(
+        *("GET", "/admin/administrators/{name}", "Tell an administrator.", _administrator),
+        gives="Administrator",
+    ),
 )
