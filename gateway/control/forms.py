@@ -118,9 +118,11 @@ def text(low: int, high: int) -> Check:
 
 
 def whole(low: int, high: int = 10**12) -> Check:
-    """A whole number within bounds."""
+    """A whole number within bounds; in JSON 5.0 is one, too."""
 
     def check(value: Any) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise Wrong(f"must be a whole number, {low} to {high}")
         return value

@@ -87,6 +87,10 @@ def api_key(value: Any) -> str:
 PROVIDER_ID = forms.Check(
     provider_id, {"type": "string", "pattern": f"^{_ID.pattern}$", "minLength": 1, "maxLength": 255}
 )
+BASE_URL = forms.Check(
+    forms.text(1, 2048),
+    {**forms.text(1, 2048).schema, "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
+)
 METADATA = forms.Check(
     metadata,
     {
@@ -155,7 +159,7 @@ def _models(value: Any) -> list[dict[str, Any]]:
 FIELDS: Mapping[str, Field] = {
     "providerId": Field(PROVIDER_ID, required=True),
     "name": Field(forms.text(1, 255), required=True),
-    "baseUrl": Field(forms.text(1, 2048), required=True),
+    "baseUrl": Field(BASE_URL, required=True),
     "metadata": Field(METADATA, nullable=True),
     "supportedApiSurfaces": Field(
         forms.Check(_surfaces, forms.list_of(DECLARED, 100).schema),
@@ -399,7 +403,11 @@ PROVIDER_SCHEMAS: Mapping[str, Json] = {
 
 PAGING: Mapping[str, Json] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": MOST_LISTED},
-    "beforeId": {"type": "string", "description": "The id of the last provider of a page."},
+    "beforeId": {
+        "type": "string",
+        "minLength": 1,
+        "description": "The id of the last provider of the page before.",
+    },
 }
 
 PROVIDER_ROUTES: tuple[AdminRoute, ...] = (

@@ -104,6 +104,11 @@ def test_a_moment_is_a_number_or_a_time_with_its_zone(value: object) -> None:
     assert moment(value) == 1_800_000_000
 
 
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    given = forms.read({"name": "a", "max_concurrency": 5.0}, FIELDS)
+    assert (given["max_concurrency"], type(given["max_concurrency"])) == (5, int)
+
+
 FAULTS: list[tuple[str, object]] = [
     ("name", ""),
     ("name", "x" * 65),
