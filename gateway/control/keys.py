@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from gateway.control import forms
@@ -27,17 +27,22 @@ LATEST = 10**11
 
 
 def moment(value: Any) -> float:
-    """Unix seconds, from a number or from a date and time with its zone (ISO 8601)."""
+    """Unix seconds, from a number, a date (it begins in UTC) or a date and time with its zone (ISO
+    8601)."""
     if isinstance(value, str):
         try:
             found = datetime.fromisoformat(value)
         except ValueError:
-            raise Wrong("must be Unix seconds or a time such as 2027-01-31T12:00:00Z") from None
+            raise Wrong(
+                "must be Unix seconds, a date or a time such as 2027-01-31T12:00:00Z"
+            ) from None
+        if len(value) == len("2027-01-31"):
+            found = found.replace(tzinfo=UTC)
         if found.tzinfo is None:
             raise Wrong("must say its zone, such as the Z of 2027-01-31T12:00:00Z")
         return found.timestamp()
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
-        raise Wrong("must be Unix seconds or a time such as 2027-01-31T12:00:00Z")
+        raise Wrong("must be Unix seconds, a date or a time such as 2027-01-31T12:00:00Z")
     return float(value)
 
 
@@ -54,6 +59,7 @@ MOMENT = forms.Check(
         "anyOf": [
             {"type": "number", "minimum": 0, "exclusiveMaximum": LATEST},
             {"type": "string", "format": "date-time"},
+            {"type": "string", "format": "date"},
         ]
     },
 )

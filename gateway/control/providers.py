@@ -51,6 +51,9 @@ SURFACES: Mapping[Wire, tuple[Op, ...]] = {
 }
 """What each format has. ``responses`` covers the calls by id."""
 
+ALIASES = {"messages-count_tokens": Op.COUNT_TOKENS.value, "count_tokens": Op.COUNT_TOKENS.value}
+"""Surfaces whose paths are not spelt as their names."""
+
 _ID = re.compile(r"[A-Za-z0-9._~@+=-]{1,255}")
 
 
@@ -120,6 +123,7 @@ def declared(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = _DECLARED(value)
     names = [op.value for op in SURFACES[Wire(found["format"])]]
     plain = re.sub(r"^/?(v1|api)/", "", found["surface"]).strip("/").replace("/", "-")
+    plain = ALIASES.get(plain, plain)
     if plain == "chat" and "chat-completions" in names:
         plain = "chat-completions"
     if plain not in names:
@@ -223,6 +227,9 @@ def backend(kept: Doc, url: str, host: str, secret: str | None) -> Backend:
 # --- routes
 
 
+TAKEN = "another provider has it"
+
+
 def _stamp(desk: Desk) -> str:
     now = datetime.fromtimestamp(desk.now(), UTC)
     return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -239,7 +246,7 @@ async def _checked(desk: Desk, given: Mapping[str, Any], kept: Sequence[Doc], ow
     if name is not None:
         taken = desk.taken(name)
         if taken is None and any(d["providerId"] == name and d["id"] != own for d in kept):
-            taken = "another provider has it"
+            taken = TAKEN
         if taken is not None:
             raise _fault("providerId", f"cannot be '{name}': {taken}")
     if "baseUrl" in given:
@@ -267,7 +274,20 @@ async def _new(desk: Desk, ask: Ask) -> Answered:
         "lastUpdatedBy": ask.by,
     }
     await desk.records.insert(PROVIDER, own, doc)
+    if not await _first(desk, doc):
+        await desk.records.delete(PROVIDER, own)
+        raise _second(doc)
     return 201, shown(doc)
+
+
+async def _first(desk: Desk, doc: Doc) -> bool:
+    """Whether nobody else took its name meanwhile, here or at another gateway; the older has it."""
+    named = [d for d in await desk.records.all(PROVIDER) if d["providerId"] == doc["providerId"]]
+    return not named or named[0]["id"] == doc["id"]
+
+
+def _second(doc: Doc) -> Refusal:
+    return _fault("providerId", f"cannot be '{doc['providerId']}': {TAKEN}")
 
 
 def _sealed(desk: Desk, given: Mapping[str, Any], own: str) -> dict[str, str] | None:
@@ -322,6 +342,9 @@ async def _change(desk: Desk, ask: Ask) -> Answered:
         doc["apiKey"] = _sealed(desk, given, old["id"])
     if not await desk.records.update(PROVIDER, old["id"], doc):
         raise _unknown(ask.names["id"])
+    if "providerId" in given and not await _first(desk, doc):
+        await desk.records.update(PROVIDER, old["id"], old)
+        raise _second(doc)
     return 200, shown(doc)
 
 

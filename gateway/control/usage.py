@@ -106,7 +106,9 @@ def _moment(name: str, text: str | None, default: float) -> float:
         # In a query an unescaped + is a blank.
         return moment(float(text) if text.isdecimal() else text.replace(" ", "+"))
     except (Wrong, OverflowError):
-        raise _fault(name, "must be Unix seconds or a time such as 2027-01-31T12:00:00Z") from None
+        raise _fault(
+            name, "must be Unix seconds, a date or a time such as 2027-01-31T12:00:00Z"
+        ) from None
 
 
 def _as_csv(text: str | None, accept: str) -> bool:
@@ -139,7 +141,7 @@ def _schema() -> Json:
 
 USAGE_SCHEMAS: Mapping[str, Json] = {"Usage": _schema()}
 
-TIME = "Unix seconds or a time such as 2027-01-31T12:00:00Z; whole hours are counted."
+TIME = "Unix seconds, a date or a time such as 2027-01-31T12:00:00Z; whole hours are counted."
 
 QUERY: Mapping[str, Json] = {
     "from": {"type": "string", "description": f"{TIME} 30 days before 'to' when left out."},

@@ -99,6 +99,10 @@ def test_while_the_store_was_never_read_only_configured_keys_work() -> None:
         assert caught.value.kind == kind
 
 
+def test_a_date_begins_in_utc() -> None:
+    assert moment("2027-01-15") == 1_800_000_000 - 8 * 3600
+
+
 @pytest.mark.parametrize("value", ["2027-01-15T08:00:00Z", "2027-01-15T09:00:00+01:00", 1800000000])
 def test_a_moment_is_a_number_or_a_time_with_its_zone(value: object) -> None:
     assert moment(value) == 1_800_000_000
