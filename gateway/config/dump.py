@@ -141,6 +141,7 @@ def _backend(backend: Backend, config: Config) -> dict[str, Any]:
             "url": backend.url,
             "runtime": backend.runtime,
             "api_key": secret,
+            "proxy": backend.proxy and without_password(backend.proxy),
             "models": list(backend.models),
             "weight": backend.weight,
             "max_concurrency": backend.max_concurrency,

@@ -21,7 +21,14 @@ from gateway.core.types import PASSTHROUGH, Op
 from gateway.policies import POLICIES, spelt
 
 from . import units
-from .addresses import backend_url, http_url, listen_host, split_runtime, store_url
+from .addresses import (
+    backend_url,
+    http_url,
+    listen_host,
+    proxy_url,
+    split_runtime,
+    store_url,
+)
 
 RUNTIMES = ("auto", *BY_NAME)
 """What ``runtime`` may say; ``auto`` asks the engine."""
@@ -106,6 +113,12 @@ def upstream_keys(value: object) -> tuple[str, ...]:
     if PASSTHROUGH in found and len(found) > 1:
         raise ValueError(f"lists '{PASSTHROUGH}' beside keys; it stands alone, without a list")
     return tuple(found)
+
+
+def proxy(value: object) -> str:
+    """``environment``, or the URL of a proxy."""
+    found = text(value).strip()
+    return "environment" if found.lower() == "environment" else proxy_url(found)
 
 
 def client_key(value: object) -> str:
@@ -310,6 +323,7 @@ UpstreamKeys = Annotated[
         }
     ),
 ]
+Proxy = Annotated[SecretStr, _typed(proxy), WithJsonSchema({"type": "string", "minLength": 1})]
 RuntimeName = Annotated[
     str, _typed(one_of(RUNTIMES)), WithJsonSchema({"type": "string", "enum": list(RUNTIMES)})
 ]

@@ -119,6 +119,9 @@ class BackendDoc(Section):
     or over their limits; 'passthrough' forwards the caller's own."""
     api_key_file: f.File | None = None
     """File that holds the key sent to the engine, or several, one a line."""
+    proxy: f.Proxy | None = None
+    """Proxy on the way to an https:// address: http://HOST:PORT, or environment for what
+    HTTPS_PROXY, ALL_PROXY and NO_PROXY say. None when left out, whatever the environment says."""
     models: tuple[f.Label, ...] = ()
     """The only model ids that may be used here; all when left out."""
     weight: f.Weight = 1.0

@@ -189,7 +189,8 @@ class Attempts:
         errand.held_since = now if trial or most is not None else 0.0
         if errand.plan.briefs and (brief := errand.plan.brief_of(place)):
             errand.sent = self._board.lore.send(errand.call, brief, place, now)
-        errand.origin = self._pool.origin(backend.url, place.runtime.idle, place.runtime.uses)
+        idle, uses = place.runtime.idle, place.runtime.uses
+        errand.origin = self._pool.origin(backend.url, idle, uses, backend.proxy)
         # A kept connection may turn out to be dead only after the request was sent.
         kept = repeatable(errand.call)
         connection = self._pool.reuse(errand.origin, now) if kept else None

@@ -109,6 +109,7 @@ class Asker:
             headers=headers(backend, row) | sent,
             data=question.body,
             allow_redirects=False,
+            proxy=backend.proxy or None,
             timeout=aiohttp.ClientTimeout(sock_connect=_connect(backend, question.within)),
         ) as answer:
             content = await _read(answer.content)
@@ -190,6 +191,10 @@ def explain(fault: BaseException, timeout: float, connect: float) -> tuple[Reply
             return Reply.SLOW, f"timed out after {timeout:g} s"
         case OSError(errno=errno.ECONNREFUSED):
             return Reply.REFUSED, "connection refused"
+        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
+            status = getattr(fault, "status", 0)
+            told = f"answers {status} to CONNECT" if status else "cannot be reached"
+            return Reply.UNREACHABLE, f"the proxy on the way there {told}"
         case aiohttp.ClientConnectorError():
             return Reply.UNREACHABLE, f"no connection: {fault.os_error.strerror or fault.os_error}"
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,72 @@ async def test_a_provider_that_cannot_prove_who_it_is_gets_neither_key_nor_reque
             assert reply.status in (502, 503)
         assert not engine.requests
         assert not engine.probes
+
+
+@dataclass
+class Proxy:
+    """One that leads where it is asked to, or answers ``status``."""
+
+    port: int = 0
+    status: int = 200
+    heads: list[bytes] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        writer.write(b"HTTP/1.1 %d Whatever\r\n\r\n" % self.status)
+        if self.status != 200:
+            writer.close()
+            return
+        host, _, port = head.split()[1].decode().rpartition(":")
+        there, back = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+
+@asynccontextmanager
+async def a_proxy(status: int = 200) -> AsyncIterator[Proxy]:
+    proxy = Proxy(status=status)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    yield proxy
+    server.close()
+
+
+@pytest.mark.parametrize("by", ["address", "environment"])
+async def test_a_configured_proxy_leads_there_and_the_certificate_is_still_the_servers(
+    authority: trustme.CA, tmp_path: Path, by: str
+) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    env = {"SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+    async with provider(authority, "localhost") as (engine, port), a_proxy() as proxy:
+        settings = config(port)
+        there = f"http://me:hu%2Fsh@127.0.0.1:{proxy.port}"
+        settings["backends"][0]["proxy"] = there if by == "address" else "environment"
+        env |= {"HTTPS_PROXY": there, "NO_PROXY": "elsewhere.example"} if by != "address" else {}
+        async with Gateway(settings, env=env) as gw:
+            for stream in (False, True):
+                assert (await gw.chat("m", stream=stream)).status == 200
+            output = gw.output()
+    assert len(engine.requests) == 2
+    assert {head.split()[1] for head in proxy.heads} == {f"localhost:{port}".encode()}
+    assert all(b"Basic bWU6aHUvc2g=" in head for head in proxy.heads)
+    assert not any(KEY.encode() in head for head in proxy.heads)
+    assert "hu%2Fsh" not in output
+
+
+async def test_a_proxy_that_refuses_is_named(authority: trustme.CA, tmp_path: Path) -> None:
+    async with provider(authority, "localhost") as (engine, port), a_proxy(403) as proxy:
+        settings = config(port)
+        settings["backends"][0]["proxy"] = f"http://127.0.0.1:{proxy.port}"
+        async with Gateway(settings, up=()) as gw:
+
+            async def told() -> bool:
+                words = "the proxy on the way there answers 403 to CONNECT"
+                return any(words in line["msg"] for line in gw.log_lines())
+
+            await until(told, 5.0, "the log to say what is wrong")
+            assert (await gw.chat("m")).status in (502, 503)
+        assert not engine.requests
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
