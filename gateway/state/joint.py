@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,7 @@ class Joint:
         self._under_way: dict[str, list[int]] = {}
         self._owed: dict[str, int] = {}
         self._told = False
+        self._lost = False
         self._known = 1
         self._beat = 0.0
 
@@ -103,7 +105,7 @@ class Joint:
     async def take(self, lease: Lease) -> None:
         """Count a request in. Raises Refusal ``rate_limit_exceeded``. Without Redis it is let
         through, within what the door has let through of this gateway's part."""
-        lease.hold = Hold()
+        lease.hold = Hold(time.time())
         if not self.here:
             self._let(lease)
             return
@@ -156,7 +158,7 @@ class Joint:
     def _owe(self, lease: Lease, tokens: int) -> None:
         """Remember what was spent until it can be told: rather twice than not at all."""
         if tokens:
-            for name in _spent(lease):
+            for name in _spent(lease, time.time()):
                 self._owed[name] = self._owed.get(name, 0) + tokens
 
     # --- with Redis
@@ -170,10 +172,13 @@ class Joint:
                 socket_connect_timeout=PATIENCE,
                 retry=Retry(NoBackoff(), 0),
             )
+            lost = self._lost
             try:
                 await self._be_there(db)
             except (faults.RedisError, OSError, ValueError) as error:
-                self._away(error)
+                if not (lost and _broke(error)):
+                    self._away(error)
+                self._lost = False
             except Exception as error:
                 log.exception("a fault of ours with limits that gateways share")
                 self._away(error)
@@ -184,9 +189,10 @@ class Joint:
 
     async def _be_there(self, db: Redis) -> None:
         """One session. When it is lost though Redis may be there, what is to be said waits for the
-        next one."""
+        next one, which has two tries to begin."""
         async with asyncio.timeout(PATIENCE):
             await self._begin(db)
+        self._lost = True
         with contextlib.suppress(_GoneError, faults.ConnectionError, ConnectionError):
             while True:
                 await self._turn(db)
@@ -262,9 +268,10 @@ class Joint:
             return
         pipe = db.pipeline(transaction=False)
         for word in words:
-            take = word.answer is not None
-            given = self._take(word.lease) if take else self._settle(word)
-            pipe.evalsha(self._hashes[0 if take else 1], 5, *_names(word.lease), *given)
+            if word.answer is not None:
+                pipe.evalsha(self._hashes[0], 5, *_names(word.lease, True), *self._take(word.lease))
+            else:
+                pipe.evalsha(self._hashes[1], 5, *_names(word.lease, False), *self._settle(word))
         if beats:
             names = [scripts.MEMBERS, *map(scripts.open_of, self._under_way)]
             pipe.evalsha(self._hashes[2], len(names), *names, self._me, _ms(ALIVE_FOR), 0)
@@ -332,7 +339,8 @@ class Joint:
 
     def _learn(self, lease: Lease) -> None:
         """What all have spent is what this gateway goes by when it is alone."""
-        used, wall = lease.used, time.time()
+        assert lease.hold is not None
+        used, wall = lease.used, lease.hold.asked
         if used.day or used.month:
             budget = limits.day_of(wall)[0], used.day, limits.month_of(wall)[0], used.month
             self._windows.meter.raise_to(lease.column, budget)
@@ -361,10 +369,7 @@ class Joint:
         self._session.clear()
         self._windows.gateways = self._known
         words, self._words = self._words, []
-        for word in words:
-            if not self._settled_up(word):
-                self._let(word.lease)
-                _answer(word, None)
+        self._decide([word for word in words if not self._settled_up(word)])
         if not self._told:
             part = f", each to 1/{self._known} of its value" if self._known > 1 else ""
             log.warning(
@@ -375,6 +380,23 @@ class Joint:
             )
         self._told = True
 
+    def _decide(self, words: Sequence[_Word]) -> None:
+        """Who asked while there was nobody any more is answered by this gateway's part alone."""
+        now, wall = time.monotonic(), time.time()
+        refused: Counter[int] = Counter()
+        for word in words:
+            lease = word.lease
+            refusal = self._windows.again(lease, refused[lease.column], now, wall)
+            if refusal is None:
+                self._let(lease)
+            else:
+                refused[lease.column] += 1
+                lease.refused = True
+            _answer(word, refusal)
+        for word in words:
+            if word.lease.refused:
+                self._windows.uncount(word.lease, now)
+
     async def close(self) -> None:
         """Tell the rest and leave, so that nobody has to wait for us to be forgotten."""
         with contextlib.suppress(faults.RedisError, OSError, ValueError, TimeoutError, _GoneError):
@@ -384,18 +406,25 @@ class Joint:
                 await db.zrem(scripts.MEMBERS, self._me)
 
 
+def _broke(error: Exception) -> bool:
+    """Whether a connection broke, which may happen to one and not to the next."""
+    return isinstance(error, (faults.ConnectionError, ConnectionError))
+
+
 def _mark(lease: Lease) -> str:
     return f"{mark_of(lease.caller.name):016x}"
 
 
-def _spent(lease: Lease) -> tuple[str, str]:
-    wall = time.time()
+def _spent(lease: Lease, wall: float) -> tuple[str, str]:
     return scripts.spent_of(_mark(lease), limits.day_of(wall)[0], limits.month_of(wall)[0])
 
 
-def _names(lease: Lease) -> Sequence[str]:
+def _names(lease: Lease, asking: bool) -> Sequence[str]:
+    """The names of what a script looks at. Around midnight a question is about the day on which it
+    was asked, an end about the day on which it is told."""
     mark = _mark(lease)
-    return scripts.MEMBERS, scripts.open_of(mark), scripts.minute_of(mark), *_spent(lease)
+    wall = lease.hold.asked if asking and lease.hold is not None else time.time()
+    return scripts.MEMBERS, scripts.open_of(mark), scripts.minute_of(mark), *_spent(lease, wall)
 
 
 def _ms(seconds: float) -> int:

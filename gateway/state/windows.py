@@ -10,6 +10,7 @@ from typing import Protocol
 
 from gateway.core import limits
 from gateway.core.charge import Estimate, cost
+from gateway.core.errors import Refusal
 from gateway.core.limits import EMPTY, Used, Window
 from gateway.core.types import Caller, Usage
 from gateway.state.meter import REQUESTS, TOKENS, Meter, ring_of
@@ -20,13 +21,15 @@ WEIGHT = 1 / 8
 
 class Hold:
     """A request's hold on the limits that gateways share. It is ``open`` from when it was granted
-    until it is settled, ``left`` when its request was over before that was known; ``stamp`` is
-    when it was granted by the clock of the others (0: they could not be asked)."""
+    until it is settled, ``left`` when its request was over before that was known; ``asked`` is
+    when it was asked for (Unix seconds), ``stamp`` when it was granted by the clock of the others
+    (0: they could not be asked)."""
 
-    __slots__ = ("left", "open", "stamp")
+    __slots__ = ("asked", "left", "open", "stamp")
 
-    def __init__(self) -> None:
+    def __init__(self, asked: float) -> None:
         self.open = self.left = False
+        self.asked = asked
         self.stamp = 0
 
 
@@ -142,6 +145,23 @@ class Windows:
         if refusal is not None:
             refusal.headers = lease.headers()
             raise refusal
+
+    def again(self, lease: Lease, fewer: int, now: float, wall: float) -> Refusal | None:
+        """Whether a request that was let in is still within this gateway's part of the limits, now
+        that there is nobody to ask: ``fewer`` of those under way are about to be refused."""
+        caller = limits.part(lease.caller, self.gateways)
+        with self.meter.lock:
+            used = self._used(caller, lease.column, now, wall)
+        used.running -= 1 + fewer
+        used.held -= lease.held
+        if caller.requests_per_minute is not None:
+            used.requests.total -= 1 + fewer
+        if caller.tokens_per_minute is not None:
+            used.tokens.total -= lease.tokens
+        refusal = limits.admit(caller, used, now)
+        if refusal is None and lease.costs:
+            refusal = limits.reserve(caller, used, lease.held, now)
+        return refusal
 
     def uncount(self, lease: Lease, now: float) -> None:
         """Others had no room for it: it counts as no request here either."""

@@ -287,6 +287,28 @@ async def test_a_connection_that_is_lost_is_made_anew_before_anybody_is_let_thro
         assert not await two.enters(caller)
 
 
+async def test_who_asked_when_the_store_fell_silent_is_let_in_by_the_part_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(joint, "BEAT", 0.1)
+    with redis_server() as port:
+        async with parties(port, "one", "two") as found:
+            one = found[0]
+            await until(lambda: _knows(found, 2), 5.0, "both to know of each other")
+            server = server_at(port)
+            server.send_signal(signal.SIGSTOP)
+            try:
+                for caller, tokens in (
+                    (Caller("a", max_concurrency=4), None),
+                    (Caller("b", requests_per_minute=4), None),
+                    (Caller("c", tokens_per_minute=40), 10),
+                ):
+                    asks = [one.enters(caller, tokens) for _ in range(4)]
+                    assert sum(await asyncio.gather(*asks)) == 2, caller
+            finally:
+                server.send_signal(signal.SIGCONT)
+
+
 async def test_a_store_that_hangs_holds_nobody_up_for_long() -> None:
     caller = Caller("a", requests_per_minute=100)
     with redis_server() as port:
