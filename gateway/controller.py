@@ -19,7 +19,7 @@ from gateway.control.desk import Records
 from gateway.control.exposition import State, exposition
 from gateway.control.gpu_rows import rows as rows_of
 from gateway.control.gpu_watch import About, GpuWatch, tell
-from gateway.control.keys import merged, next_end
+from gateway.control.keys import merged
 from gateway.control.metrics import Metrics
 from gateway.control.providers import backend as provided
 from gateway.core.addresses import networks
@@ -48,8 +48,6 @@ FIRST_LOOK = 3.0
 
 ACCOUNTS = 1.0
 """Seconds between two looks at what ended requests have cost."""
-FAR_OFF = 86400.0
-"""Seconds after which it is looked again for keys that expire: timers are not made for months."""
 
 IN_FORCE = 2.0
 """Seconds that the answer to a change waits for the providers to have been looked at."""
@@ -105,7 +103,6 @@ class Controller:
         self._see = see
         self._configured = configured
         self._tasks = Tasks()
-        self._until_expiry: asyncio.TimerHandle | None = None
         self._seal = Seal(config.store_secret)
         self._provided: tuple[Backend, ...] = ()
         self._applying = asyncio.Lock()
@@ -208,7 +205,7 @@ class Controller:
         stored = self.keeper.stored
         if stored is None:
             return replace(self.config, keyring=replace(self.config.keyring, unread=True))
-        ring = merged(self.config.keyring, stored.keys, stored.closed, time.time())
+        ring = merged(self.config.keyring, stored.keys, stored.closed)
         return replace(self.config, keyring=ring)
 
     async def _store_changed(self, stored: Stored) -> None:
@@ -298,19 +295,8 @@ class Controller:
             raise Refusal("overloaded", f"Nothing was changed: {error}.") from None
 
     def _tell(self) -> None:
-        """Give the data plane what holds now, and again when the next key expires."""
+        """Give the data plane what holds now."""
         self._configured(self.told)
-        self._stop_timer()
-        stored = self.keeper.stored or Stored()
-        wait = next_end(stored.keys, time.time())
-        if wait is not None:
-            self._until_expiry = asyncio.get_running_loop().call_later(
-                min(wait, FAR_OFF), self._tell
-            )
-
-    def _stop_timer(self) -> None:
-        if self._until_expiry is not None:
-            self._until_expiry.cancel()
 
     def drain(self, name: str) -> bool:
         """Give a backend no new requests; False when there is none of that name."""
@@ -413,7 +399,6 @@ class Controller:
         return await asyncio.to_thread(exposition, total.snapshot(), accept)
 
     async def close(self) -> None:
-        self._stop_timer()
         await self._tasks.cancel_all()
         await self.gpu_sense.stop()
         await self.keeper.close()

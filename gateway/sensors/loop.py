@@ -520,7 +520,7 @@ def _same_place(old: Backend, new: Backend) -> bool:
 def _place(backend: Backend) -> tuple[object, ...]:
     return (
         *(backend.url, backend.host, backend.runtime, backend.otherwise),
-        *(backend.secret, backend.discovered),
+        *(backend.keys, backend.proxy, backend.discovered),
     )
 
 
