@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gateway.core.asides import settled
 from gateway.core.runtime import (
     NO_ANSWER,
     Answer,
@@ -351,7 +352,8 @@ FIXES = {
     Op.CHAT: _GENERATING,
     Op.COMPLETIONS: (_PRIVATE,),
     Op.RESPONSES: _GENERATING,
-    Op.MESSAGES: _GENERATING,
+    Op.MESSAGES: (*_GENERATING, settled),
+    Op.COUNT_TOKENS: (settled,),
     Op.EMBEDDINGS: (_PRIVATE,),
     Op.RERANK: (_PRIVATE,),
     # An unknown 'prompt' is answered with 200 and no tokens (recording: tokenize).

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from gateway.core.asides import unattributed
 from gateway.core.types import Call
 
 BLOCK = 512
@@ -104,6 +105,8 @@ class _Gathering:
             self.text(value)
         elif name == "tools":
             self.text(_dumped(value))
+        elif name == "system":
+            self.value(unattributed(value), 0)
         elif name == "messages" and isinstance(value, list):
             for message in value:
                 self.message(message)
