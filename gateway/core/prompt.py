@@ -105,13 +105,13 @@ class _Gathering:
             self.text(value)
         elif name == "tools":
             self.text(_dumped(value))
-        elif name == "system":
-            self.value(unattributed(value), 0)
         elif name == "messages" and isinstance(value, list):
             for message in value:
                 self.message(message)
                 if self.size > _MOST:
                     break
+        elif name == "system":
+            self.value(unattributed(value), 0)
         else:
             self.value(value, 0)
 
