@@ -55,6 +55,9 @@ IN_FORCE = 2.0
 CHECK_EVERY = 10.0
 """Seconds between looks at where the names of providers lead."""
 
+DEMO_PAUSE, DEMO_PAUSE_MOST = 1.0, 30.0
+"""Seconds before a demo engine that has ended is started again, and how far they double."""
+
 FIXED_STORE = ("store_url", "store_secret")
 """Settings of ``store`` that only a restart changes."""
 
@@ -323,17 +326,36 @@ class Controller:
         await asyncio.gather(self.sensors.start(FIRST_LOOK), self.keeper.start())
         self._tasks.spawn(self._keep_checking(), "providers' addresses")
         if self.config.demo and not self.sensors.fleet.backends:
-            await self._start_demo()
+            url = await self._start_demo()
+            if url:
+                log.info("no engine was found, so the built-in demo engine was started at %s", url)
+                self._tasks.spawn(self._keep_demo(), "demo engine")
 
-    async def _start_demo(self) -> None:
+    async def _start_demo(self) -> str:
+        """The address of the demo engine, which is a backend then; '' where it did not start."""
         try:
             url = await self._demo.start()
         except DemoError as error:
             log.error("the demo engine did not start: %s", error)
-            return
+            return ""
         self._extra = (Backend("demo", url, DEMO.name),)
         await self.apply()
-        log.info("no engine was found, so the built-in demo engine was started at %s", url)
+        return url
+
+    async def _keep_demo(self) -> None:
+        """Nobody but us can start it again, so we do."""
+        pause = DEMO_PAUSE
+        while True:
+            began, url = time.monotonic(), ""
+            how = await self._demo.ended()
+            if time.monotonic() - began > DEMO_PAUSE_MOST:
+                pause = DEMO_PAUSE
+            log.warning("the demo engine ended (%s) and is started again in %.0f s", how, pause)
+            while not url:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, DEMO_PAUSE_MOST)
+                url = await self._start_demo()
+            log.info("the demo engine was started again at %s", url)
 
     def announce(self, models: list[str]) -> None:
         """Say on the log where the gateway is, what it found and how to try it."""
