@@ -78,6 +78,7 @@ class Sink:
         """Begin in this process. The lock is a new one, since at the fork another thread may
         have held the old one."""
         self._pid = os.getpid()
+        self._at_a_time = at_a_time(self.fd)
         self._changed = threading.Condition()
         self._waiting: list[bytes] = []
         self._size = 0
@@ -104,7 +105,7 @@ class Sink:
         with self._changed:
             news, told = self._news(), self._unreported
         text = news + lines
-        left, error = write_all(self.fd, text)
+        left, error = write_all(self.fd, text, self._at_a_time)
         with self._changed:
             self._size -= len(lines)
             written = text[: len(text) - len(left)]
@@ -150,11 +151,11 @@ def at_a_time(fd: int) -> int:
     return AT_A_TIME if regular else select.PIPE_BUF
 
 
-def write_all(fd: int, lines: bytes) -> tuple[bytes, str]:
-    """Write the lines, waiting as long as it takes. Returns what could not be written and why
-    (both empty when all went out)."""
+def write_all(fd: int, lines: bytes, most: int = select.PIPE_BUF) -> tuple[bytes, str]:
+    """Write the lines, ``most`` bytes at once, waiting as long as it takes. Returns what could not
+    be written and why (both empty when all went out)."""
     done = 0
-    for piece in pieces(lines, at_a_time(fd)):
+    for piece in pieces(lines, most):
         while piece:
             try:
                 written = os.write(fd, piece)

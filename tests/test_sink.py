@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.sink import Sink, pieces, write_all
+from gateway.sink import Sink, at_a_time, pieces, write_all
 
 
 @dataclass
@@ -232,12 +232,12 @@ def test_a_file_takes_many_lines_in_one_write_and_a_pipe_no_more_than_it_takes_w
 
     monkeypatch.setattr(os, "write", counted)
     with (tmp_path / "log").open("wb") as file:
-        assert write_all(file.fileno(), lines) == (b"", "")
+        assert write_all(file.fileno(), lines, at_a_time(file.fileno())) == (b"", "")
     assert sizes == [len(lines)]
     sizes.clear()
     ends = os.pipe()
     try:
-        assert write_all(ends[1], lines) == (b"", "")
+        assert write_all(ends[1], lines, at_a_time(ends[1])) == (b"", "")
     finally:
         for end in ends:
             os.close(end)
