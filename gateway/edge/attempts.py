@@ -514,7 +514,7 @@ async def _feed(connection: Connection, upload: Upload, exchange: Exchange) -> N
     """Pass the rest of an upload on, no faster than the engine takes it."""
     chunked = upload.length is None
     try:
-        async for data in upload.rest():
+        while data := await upload.more():
             connection.write(_chunk(data) if chunked else data)
             await connection.drain()
         if chunked:
