@@ -27,7 +27,8 @@ class TurnedExchange(Exchange):
     __slots__ = ("_gathered", "_size", "_telling", "_turn", "_unasked")
 
     def __init__(self, turn: Turn, unasked: UsageStrip | None, **common: Any) -> None:
-        super().__init__(**common)
+        # Not by super(), to which mypyc would hand ``common`` as one argument.
+        Exchange.__init__(self, **common)
         self._turn = turn
         self._unasked = unasked
         self._telling: Stream | None = None
