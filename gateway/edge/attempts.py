@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import orjson
@@ -230,10 +229,11 @@ class Attempts:
         wire, op, extra = call.wire, call.op, own_lines(call.id, name, place.asked or call.model)
         if errand.lease is not None:
             extra += errand.lease.lines()
-        make: Callable[..., Exchange] = Exchange
+        make: type[Exchange] = Exchange
+        unasked: UsageStrip | None = None
         if turn is not None:
             wire, op, extra = turn.bridge.to_wire, turn.bridge.to_op, extra + turn.lines
-            make, strip = partial(TurnedExchange, turn, strip), None
+            make, unasked, strip = TurnedExchange, strip, None
         exchange = make(
             job=errand,
             connection=connection,
@@ -256,6 +256,8 @@ class Attempts:
             contested=errand.race is not None,
             now=now,
         )
+        if turn is not None and isinstance(exchange, TurnedExchange):
+            exchange.turn_by(turn, unasked)
         account.watch = exchange.watch
         return exchange
 
