@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
-
-Made = tuple[Callable[..., Any], tuple[Any, ...]]
-"""A function and its arguments, as ``__reduce__`` gives them."""
 
 
 def pack(value: Any) -> bytes:
@@ -22,7 +18,7 @@ def pack(value: Any) -> bytes:
     return out.getvalue()
 
 
-def made(kind: type[Any], values: tuple[Any, ...]) -> Any:
+def made(kind: Any, values: tuple[Any, ...]) -> Any:
     """A frozen dataclass with these values of its fields, as it was packed."""
     value = kind.__new__(kind)
     for field, content in zip(fields(kind), values, strict=True):
@@ -31,10 +27,10 @@ def made(kind: type[Any], values: tuple[Any, ...]) -> Any:
 
 
 class _Packer(pickle.Pickler):
-    def reducer_override(self, value: Any) -> Made:
-        kind = type(value)
+    def reducer_override(self, value: Any) -> Any:
+        """A function and its arguments, or what pickle takes for "as usual"."""
+        kind: Any = type(value)
         traits = getattr(kind, "__dataclass_params__", None)
         if traits is None or not traits.frozen:
-            # What pickle takes for "as usual" (pickle.Pickler.reducer_override).
             return NotImplemented
         return made, (kind, tuple(getattr(value, field.name) for field in fields(kind)))
