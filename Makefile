@@ -10,7 +10,7 @@ JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint test-engines test-gpu models clean
+.PHONY: help run test check format lint test-engines test-gpu compiled wheel-compiled test-compiled models clean
 
 help:
 	@echo "make run           start the gateway on 127.0.0.1:8000 (options: ARGS=\"--port 9000\")"
@@ -19,6 +19,9 @@ help:
 	@echo "make format        put the sources into shape"
 	@echo "make test-engines  drive real engines (llama.cpp, vLLM on the CPU) through the gateway"
 	@echo "make test-gpu      the GPU readings beside nvidia-smi, on a host with a GPU"
+	@echo "make wheel-compiled  a wheel that is compiled where requests pass, in dist/ (needs gcc)"
+	@echo "make compiled      the same unpacked in .compiled, to be measured beside the plain one"
+	@echo "make test-compiled the tests, against the compiled build"
 	@echo "make models        write the generated files again"
 	@echo "make bench         what the gateway costs beside its peers (bench-peers installs them)"
 	@echo "make bench-fleet   what it makes of engines with caches and queues, beside other routers"
@@ -74,13 +77,37 @@ test-engines: $(VENV)/.dev
 test-gpu: $(VENV)/.run
 	@$(BIN)/python -m tests.gpu.compare
 
+$(VENV)/.compile: $(VENV)/.run
+	@$(PIP) -e '.[compile]'
+	@touch $@
+
+# What was built before is no part of it: setuptools would pack modules that are gone by now.
+wheel-compiled: $(VENV)/.compile
+	rm -rf build/lib.*
+	PORTICO_COMPILE=1 $(BIN)/python -m pip wheel --no-build-isolation --no-deps -w dist .
+
+# A checkout whose gateway is the compiled wheel's.
+COMPILED := .compiled
+compiled: $(COMPILED)/.made
+
+$(COMPILED)/.made: $(VENV)/.compile setup.py pyproject.toml $(shell find gateway backends -name '*.py')
+	rm -rf $(COMPILED) build/lib.*
+	PORTICO_COMPILE=1 $(BIN)/python -m pip wheel --no-build-isolation --no-deps -w $(COMPILED) .
+	$(BIN)/python -m zipfile -e $(COMPILED)/*.whl $(COMPILED)
+	@touch $@
+
+# The tests as they are, beside the compiled gateway instead of the sources.
+test-compiled: $(COMPILED)/.made $(VENV)/.dev
+	@cp -r *.md LICENSE Makefile .dockerignore pyproject.toml setup.py bench deploy docs tests tools $(COMPILED)
+	cd $(COMPILED) && PYTHONPATH=$(abspath $(COMPILED)) $(abspath $(BIN))/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
 models: $(VENV)/.run
 	$(BIN)/python tools/models_table.py
 	$(BIN)/python tools/config_schema.py
 	$(BIN)/python tools/config_reference.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench
+	rm -rf $(VENV) $(COMPILED) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What the gateway costs beside its peers (bench/README.md). Options: ARGS="--rounds 1 --details"

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -131,6 +131,14 @@ def portico(
 
 
 TWO_WORKERS = "portico-2w"
+
+COMPILED = ROOT / ".compiled"
+"""Where `make compiled` leaves a checkout whose gateway is the compiled build."""
+
+
+def compiled(site: Site) -> Peer:
+    plain = portico(site, "portico-compiled", COMPILED)
+    return replace(plain, needs=str(COMPILED / ".made"), remedy="make compiled")
 
 
 def nginx(site: Site) -> Peer:
@@ -302,5 +310,6 @@ PEERS: Mapping[str, Callable[[Site], Peer]] = {
     "litellm": litellm,
     "portkey": portkey,
     "portico": portico,
+    "portico-compiled": compiled,
     TWO_WORKERS: partial(portico, name=TWO_WORKERS, workers=2, only="a_sat b_win c_2000"),
 }

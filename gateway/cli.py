@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from gateway import __version__
+from gateway.build import version
 
 COMMANDS = {
     "serve": "run the gateway",
@@ -24,7 +24,7 @@ def parser(named: str | None = None) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="portico", description="The front door for self-hosted inference."
     )
-    top.add_argument("--version", action="version", version=f"portico {__version__}")
+    top.add_argument("--version", action="version", version=f"portico {version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")

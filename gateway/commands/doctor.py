@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import backends as book
+from gateway.build import version
 from gateway.commands import doctor_gpus
 from gateway.commands.common import add_config_arguments, read_config
 from gateway.commands.doctor_gpus import Findings, look, matched
@@ -375,6 +376,7 @@ CHECKS: tuple[Check, ...] = (
 def as_json(reports: Sequence[Report], config: Config, gpus: Findings = NO_GPUS) -> str:
     """One object on one line; ``models`` are ids, ``context`` their lengths in tokens."""
     doc = {
+        "portico": version(),
         "backends": [
             {**_entry(report), "gpus": matched(gpus, report.backend.name)} for report in reports
         ],
@@ -407,8 +409,9 @@ def _entry(report: Report) -> dict[str, Any]:
 
 
 def as_text(reports: Sequence[Report], config: Config, gpus: Findings = NO_GPUS) -> str:
-    """A paragraph for each backend and each GPU, then what it comes to."""
-    lines = [line for report in reports for line in (*_paragraph(report, gpus), "")]
+    """The version, a paragraph for each backend and each GPU, then what it comes to."""
+    lines = [f"Portico {version()}", ""]
+    lines += [line for report in reports for line in (*_paragraph(report, gpus), "")]
     if not reports:
         lines += [*_nobody(config), ""]
     lines += [*doctor_gpus.lines(gpus), "", _sum(_count(reports, gpus))]

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.core.packed import pack
+
 from .faults import ConfigError
 from .values import Config, Overrides
 
@@ -58,7 +60,7 @@ def _forked(asked: Asked) -> bytes:
 def _fresh(asked: Asked) -> bytes:
     done = subprocess.run(
         [sys.executable, "-m", "gateway.config"],
-        input=pickle.dumps(asked),
+        input=pack(asked),
         stdout=subprocess.PIPE,
         check=False,
     )
@@ -73,4 +75,4 @@ def answer(asked: Asked) -> bytes:
         result: Any = load(*asked)
     except ConfigError as error:
         result = error.faults
-    return pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+    return pack(result)

@@ -128,10 +128,14 @@ def openai_models(answer: Answer) -> tuple[Model, ...]:
     is an empty list; entries without a string id are left out."""
     data = answer.doc.get("data") if isinstance(answer.doc, dict) else None
     return tuple(
-        Model(entry["id"], entry=entry, context=entry.get("max_model_len"))
+        Model(entry["id"], entry=entry, context=_length(entry.get("max_model_len")))
         for entry in data or ()
         if isinstance(entry, dict) and isinstance(entry.get("id"), str) and entry["id"]
     )
+
+
+def _length(told: Any) -> int | None:
+    return told if isinstance(told, int) else None
 
 
 def no_load(evidence: Evidence) -> Load:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import orjson
@@ -239,11 +238,12 @@ class Attempts:
         if self.tactics.first_byte and place is not errand.plan.places[-1]:
             patience = min(self._delays.bound(account.model, call.stream) or patience, patience)
         strip = UsageStrip() if errand.prepared.strip_usage else None
-        make: Callable[..., Exchange] = Exchange
+        make: type[Exchange] = Exchange
+        unasked: UsageStrip | None = None
         surface, lines = (call.wire, call.op), b""
         if turn is not None:
             surface, lines = (turn.bridge.to_wire, turn.bridge.to_op), turn.lines
-            make, strip = partial(TurnedExchange, turn, strip), None
+            make, unasked, strip = TurnedExchange, strip, None
         found = self._course(place, call, surface)
         extra = b"X-Request-Id: %b\r\n%b%b" % (call.id.encode(), found.lines, lines)
         if errand.lease is not None:
@@ -259,6 +259,8 @@ class Attempts:
             deadlines=self._deadlines,
             now=now,
         )
+        if turn is not None and isinstance(exchange, TurnedExchange):
+            exchange.turn_by(turn, unasked)
         account.watch = exchange.watch
         return exchange
 
@@ -534,7 +536,7 @@ async def _feed(connection: Connection, upload: Upload, exchange: Exchange) -> N
     """Pass the rest of an upload on, no faster than the engine takes it."""
     chunked = upload.length is None
     try:
-        async for data in upload.rest():
+        while data := await upload.more():
             connection.write(_chunk(data) if chunked else data)
             await connection.drain()
         if chunked:

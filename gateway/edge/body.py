@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +18,14 @@ class Upload:
     """A body that is passed on while it still comes in. ``prefix`` is what was read to find the
     model, whose name stands at ``span`` (None: it names none); ``length`` is the whole body's, None
     if not announced.
-    ``touched`` tells that more than the prefix was taken, so that it cannot be sent again."""
+    ``taken`` counts the bytes that were taken of what comes after the prefix."""
 
     source: Body
     prefix: bytes
     span: tuple[int, int] | None
     length: int | None
     limit: int
-    touched: bool = False
+    taken: int = 0
 
     def renamed(self, name: str) -> tuple[bytes, int | None]:
         """The prefix with another model name in it, and the whole length then."""
@@ -42,15 +41,19 @@ class Upload:
         """Whether the prefix is the whole body."""
         return self.source.at_end or self.length == len(self.prefix)
 
-    async def rest(self) -> AsyncIterator[bytes]:
-        """What comes after the prefix. Raises Refusal ``request_too_large``."""
-        seen = len(self.prefix)
-        while data := await self.source.read():
-            self.touched = True
-            seen += len(data)
-            if seen > self.limit:
-                raise too_large(self.limit)
-            yield data
+    @property
+    def touched(self) -> bool:
+        """Whether more than the prefix was taken, so that it cannot be sent again."""
+        return self.taken > 0
+
+    async def more(self) -> bytes:
+        """What comes next after the prefix, waited for; empty at the end. Raises Refusal
+        ``request_too_large``."""
+        data = await self.source.read()
+        self.taken += len(data)
+        if len(self.prefix) + self.taken > self.limit:
+            raise too_large(self.limit)
+        return data
 
 
 def too_large(limit: int) -> Refusal:

@@ -305,14 +305,16 @@ class FrontProtocol(asyncio.Protocol):
                     self._feed(data)
                 if not self._waiting:
                     break
-                self._begin(self._waiting.pop(0))
+                self._request = self._waiting.pop(0)
+                self._begin(self._request)
         finally:
             self._pumping = False
         if self._closing and self._request is None and not self._linger_until:
             self._close()
 
     def _begin(self, request: Request) -> None:
-        self._request = request
+        """Have the request served. Where that is settled at once, another may be the present one
+        when this returns."""
         job = self._front.service.begin(request)
         if self._request is request:
             self._job = job

@@ -6,7 +6,6 @@ makes of them, each event in the turn in which it came. A whole answer is gather
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
 
 import orjson
 
@@ -26,12 +25,18 @@ class TurnedExchange(Exchange):
 
     __slots__ = ("_gathered", "_size", "_telling", "_turn", "_unasked")
 
-    def __init__(self, turn: Turn, unasked: UsageStrip | None, *common: Any, **more: Any) -> None:
-        super().__init__(*common, **more)
+    _turn: Turn
+    _unasked: UsageStrip | None
+    _telling: Stream | None
+    _gathered: list[bytes]
+    _size: int
+
+    def turn_by(self, turn: Turn, unasked: UsageStrip | None) -> None:
+        """To be called once, before anything of the answer has come."""
         self._turn = turn
         self._unasked = unasked
-        self._telling: Stream | None = None
-        self._gathered: list[bytes] = []
+        self._telling = None
+        self._gathered = []
         self._size = 0
 
     # --- before the status is committed

@@ -10,6 +10,8 @@ import tempfile
 from typing import Any
 from zlib import crc32
 
+from gateway.core.packed import pack
+
 _HEAD = struct.Struct("=QQI")
 """Which write it is, the length of what follows, and a checksum of both."""
 
@@ -27,7 +29,7 @@ class Kept:
         self._serial = 0
 
     def write(self, value: Any) -> None:
-        content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        content = pack(value)
         self._serial += 1
         head = _HEAD.pack(self._serial, len(content), _check(self._serial, content))
         left = memoryview(head + content)

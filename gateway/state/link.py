@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from gateway.core.packed import pack
+
 log = logging.getLogger("portico.link")
 
 _LENGTH = struct.Struct(">I")
@@ -38,7 +40,7 @@ async def read(reader: asyncio.StreamReader) -> Message | None:
 
 
 def frame(kind: str, content: Any) -> bytes:
-    message = pickle.dumps((kind, content), pickle.HIGHEST_PROTOCOL)
+    message = pack((kind, content))
     return _LENGTH.pack(len(message)) + message
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.build import version
 from gateway.commands import doctor
 from gateway.config import Config, Server
 from gateway.core.types import Backend, PublicModel, Target
@@ -87,6 +88,12 @@ async def test_a_faulty_configuration_is_told_a_line_a_fault_with_status_2(
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 2
     assert "backends[0].url" in captured.err
+
+
+async def test_both_forms_begin_with_the_version() -> None:
+    reports, config = await examined()
+    assert doctor.as_text(reports, config).startswith(f"Portico {version()}\n")
+    assert json.loads(doctor.as_json(reports, config))["portico"] == version()
 
 
 async def test_no_backend_at_all_says_how_to_name_one() -> None:

@@ -41,6 +41,15 @@ def test_the_image_is_slim_and_its_last_stage_installs_nothing() -> None:
     ]
 
 
+def test_what_the_image_runs_is_the_compiled_build() -> None:
+    runs = [rest for word, rest in stages()[0] if word == "RUN"]
+    assert any("install" in rest and "gcc" in rest for rest in runs)
+    (made,) = (rest for rest in runs if "PORTICO_COMPILE=1 pip wheel" in rest)
+    assert "'.[compile]'" in made
+    assert "/opt/portico/bin/pip install" in made
+    assert "/wheels/portico-*.whl" in made
+
+
 def test_the_image_runs_as_nobody_in_particular_and_checks_itself() -> None:
     last = dict(stages()[-1])
     assert last["USER"] == "10001:10001"
