@@ -21,10 +21,11 @@ as such until an engine is clearly worse."""
 
 
 def auto(view: View) -> list[float]:
-    """The cost in seconds over what the GPUs have left; those that are as good as the best are
-    taken by load and weight. Calls without a prompt go by these altogether, and so do those with
-    less than a block of it: nobody can have that cached, and the decision would cost more than it
-    can win."""
+    """The cost in seconds over what throttling and other users leave of the GPUs: what our own
+    requests take of an engine is in the cost, and fresher there than in any reading. Those that are
+    as good as the best are taken by load and weight. Calls without a prompt go by these altogether,
+    and so do those with less than a block of it: nobody can have that cached, and the decision
+    would cost more than it can win."""
     loads = least_loaded(view)
     if 0 < len(view.call.body) < BLOCK:
         return loads
@@ -32,7 +33,7 @@ def auto(view: View) -> list[float]:
     if not brief.tokens:
         return loads
     found = [
-        terms.total / (place.sight.room * place.sight.gpu_factor)
+        terms.total / (place.sight.left * place.sight.gpu_factor)
         for terms, place in zip(costs(brief), view.places, strict=True)
     ]
     best = min(found)

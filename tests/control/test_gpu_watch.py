@@ -165,8 +165,15 @@ def test_another_process_on_the_gpu_leaves_less_room() -> None:
     found = world.look(
         A={"memory_used": 60 * GIB, "memory_total": 80 * GIB, "processes": both, "busy": 0.0}
     )
-    assert found["b"].room == 0.5
+    assert (found["b"].room, found["b"].left) == (0.5, 0.5)
     assert world.look(A={"processes": both[:1]})["b"].room > 0.8
+
+
+def test_what_our_own_requests_fill_is_no_less_left() -> None:
+    world = World(b=About(busy=True, kv_used=0.9))
+    found = world.look(50, A={"processes": (Process(7, GIB),), "busy": 1.0})
+    assert found["b"].room < 0.5
+    assert found["b"].left == 1.0
 
 
 def test_utilization_while_we_are_idle_is_the_others() -> None:

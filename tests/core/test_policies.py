@@ -78,14 +78,18 @@ def sighted(**fields):
     )
 
 
-@pytest.mark.parametrize("less", [{"room": 0.5}, {"gpu_factor": 0.5}])
-def test_auto_counts_what_an_engines_gpus_have_left(less):
+@pytest.mark.parametrize("less", [{"left": 0.5}, {"gpu_factor": 0.5}])
+def test_auto_counts_what_is_left_of_an_engines_gpus(less):
     a_little_ahead = Told(b=Known(queue=0.1))
     assert order(TWO, a_little_ahead) == ["a", "b"]
     assert order(sighted(**less), a_little_ahead) == ["b", "a"]
 
 
-@pytest.mark.parametrize("less", [{"room": 0.5}, {"gpu_factor": 0.5}])
+def test_auto_does_not_count_our_own_requests_twice():
+    assert order(sighted(room=0.5), Told(b=Known(queue=0.1))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("less", [{"left": 0.5}, {"gpu_factor": 0.5}])
 def test_a_gpu_that_is_slowed_down_keeps_the_prompts_that_it_has_cached(less):
     known, lore = sighted(**less), Told(tokens=3000.0, a=Known(cached=2900))
     assert {order(known, lore, turn=turn)[0] for turn in range(20)} == {"a"}
