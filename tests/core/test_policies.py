@@ -121,6 +121,18 @@ def test_prompts_that_nobody_has_cached_go_by_load_among_equals():
     assert order(TWO, barely, busy={"a": 1, "b": 0}) == ["b", "a"]
 
 
+def test_what_is_alike_depends_on_how_fast_the_engines_are():
+    def apart(seconds, factor):
+        known = {name: Known(prefill=factor, decode=factor) for name in "ab"}
+        return Told(**known | {"a": known["a"]._replace(queue=seconds)})
+
+    busy = {"a": 0, "b": 1}
+    assert order(TWO, apart(0.01, 1.0), busy=busy) == ["a", "b"]
+    assert order(TWO, apart(0.01, 0.1), busy=busy) == ["b", "a"]
+    assert order(TWO, apart(0.05, 1.0), busy=busy) == ["b", "a"]
+    assert order(TWO, apart(0.05, 5.0), busy=busy) == ["a", "b"]
+
+
 def test_a_prompt_of_less_than_a_block_goes_by_load_and_nobody_is_asked_of_caches():
     lore, short = Told(a=Known(queue=9.0)), call(body=b"x" * (BLOCK - 1))
     assert order(TWO, lore, asked=short, busy={"a": 0, "b": 1}) == ["a", "b"]
