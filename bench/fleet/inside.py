@@ -48,13 +48,15 @@ class Way:
 
 
 class Inside:
-    """A gateway of one process. ``scale`` are its seconds for one of the engines'."""
+    """A gateway of one process. ``scale`` are its seconds for one of the engines'; its books
+    stand on ``page``, and ``board`` is its hand on it."""
 
     def __init__(
         self, spec: Spec, count: int, writing: Writing, scale: float, policy: str = "auto"
     ) -> None:
         self._writing, self._scale, self._policy = writing, scale, policy
-        self._board = Board(Page(1))
+        self.page = Page(1)
+        self.board = Board(self.page)
         names = [f"engine{number}" for number in range(1, count + 1)]
         self._numbers = {name: number for number, name in enumerate(names)}
         self._catalog = build(fleet(names, spec), (), lambda name, _: BY_NAME.get(name))
@@ -66,24 +68,24 @@ class Inside:
         found = self._plan(call, now)
         place = found.places[0]
         name = place.backend.name
-        ticket = self._board.enter(MODEL, name, self._time(now))
+        ticket = self.board.enter(MODEL, name, self._time(now))
         assert ticket is not None
         brief = found.brief_of(place)
-        sent = brief and self._board.lore.send(call, brief, place, self._time(now))
+        sent = brief and self.board.lore.send(call, brief, place, self._time(now))
         self._ways[job] = Way(ticket, name, sent)
         return ((job, self._numbers[name]),)
 
     def first(self, job: Job, now: float) -> None:
         sent = self._ways[job].sent
         if sent is not None:
-            self._board.lore.first(sent, self._time(now))
+            self.board.lore.first(sent, self._time(now))
 
     def ended(self, job: Job, now: float) -> None:
         way = self._ways.pop(job)
-        self._board.leave(way.ticket, MODEL, way.backend)
+        self.board.leave(way.ticket, MODEL, way.backend)
         if way.sent is not None:
             usage = Usage(job.prompt.tokens, job.prompt.answer, job.cached)
-            self._board.lore.end(way.sent, self._time(now), usage)
+            self.board.lore.end(way.sent, self._time(now), usage)
 
     def looks(self, _now: float) -> Iterable[Sending]:
         return ()
@@ -108,10 +110,10 @@ class Inside:
             route(call, Caller(), self._catalog),
             policies=POLICIES,
             policy=self._policy,
-            busy=self._board.busy,
+            busy=self.board.busy,
             turn=self._turn,
             dice=0.5,
-            lore=self._board.lore,
+            lore=self.board.lore,
             now=self._time(now),
         )
 

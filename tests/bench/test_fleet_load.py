@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.fleet.cells import FAULTS, USUAL, WARMING, cell, load
 from bench.fleet.inside import Inside
-from bench.fleet.model import Prompt, Spec
+from bench.fleet.model import Job, Prompt, Spec
 from bench.fleet.summary import Result
 from bench.fleet.text import Writing, block_text
 from bench.fleet.virtual import Oracle, Router, Simulation
@@ -25,6 +25,7 @@ from bench.fleet.workload import (
     session_ids,
     tenants,
 )
+from gateway.state.ledger import Ledger
 
 WRITING = Writing(block=512, width=2048)
 
@@ -206,3 +207,17 @@ def test_our_decisions_do_not_depend_on_how_fast_time_goes() -> None:
     made = tenants(8.0, 90.0)
     waits = [wait(routed(inside(4, scale), made, 4, slow=False)) for scale in (0.1, 1.0)]
     assert waits[0] == pytest.approx(waits[1], rel=0.12)
+
+
+def test_our_books_hear_of_every_step_of_a_request() -> None:
+    router, job = inside(1), Job(1, Prompt((1, 2, 3), 1500, 20))
+    [(sent, index)] = router.comes(job, (), 0.0)
+    assert (sent, index, router.board.busy["engine1"]) == (job, 0, 1)
+    column = router.board.name("engine1")
+    seen = []
+    for step in (lambda _job, _now: None, router.first, router.ended):
+        step(job, 1.0)
+        standing = Ledger(router.page.lore.ledger, 0).standing(column, 2.0)
+        seen.append((standing.waiting, standing.decoding))
+    assert seen == [(1, 0), (0, 1), (0, 0)]
+    assert router.board.busy["engine1"] == 0
