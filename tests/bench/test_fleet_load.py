@@ -210,14 +210,15 @@ def test_our_decisions_do_not_depend_on_how_fast_time_goes() -> None:
 
 
 def test_our_books_hear_of_every_step_of_a_request() -> None:
-    router, job = inside(1), Job(1, Prompt((1, 2, 3), 1500, 20))
+    router, job = inside(2), Job(1, Prompt((1, 2, 3), 1500, 20))
     [(sent, index)] = router.comes(job, (), 0.0)
-    assert (sent, index, router.board.busy["engine1"]) == (job, 0, 1)
-    column = router.board.name("engine1")
+    name = f"engine{index + 1}"
+    assert sent is job and router.board.busy[name] == 1
+    column = router.board.name(name)
     seen = []
     for step in (lambda _job, _now: None, router.first, router.ended):
         step(job, 1.0)
         standing = Ledger(router.page.lore.ledger, 0).standing(column, 2.0)
         seen.append((standing.waiting, standing.decoding))
     assert seen == [(1, 0), (0, 1), (0, 0)]
-    assert router.board.busy["engine1"] == 0
+    assert router.board.busy[name] == 0
