@@ -101,7 +101,7 @@ def costs(brief: Brief) -> list[Terms]:
 
 def usual_prefill(known: Sequence[Known]) -> float:
     """How fast the engines prefill: the middle one, of two the faster."""
-    factors = sorted(one.prefill for one in known)
+    factors = sorted([one.prefill for one in known])
     return factors[(len(factors) - 1) // 2] if factors else 1.0
 
 

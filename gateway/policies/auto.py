@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.cost import Brief, costs, usual_prefill
+from gateway.core.cost import Brief, costs
 from gateway.core.plan import View
 from gateway.core.prompt import BLOCK
 
@@ -14,7 +14,7 @@ BARELY = 1e-7
 ALIKE = 0.02
 """Seconds of the model engine (``core/speed.py``) by which costs must differ to be told apart where
 no engine has any of the prompt: what is learned of speeds is no finer, and short prompts are dear
-nowhere. On engines that take twice as long it is twice as many."""
+nowhere. Where the best engine takes twice as long it is twice as many."""
 
 ALIKE_BY_WEIGHT = 0.5
 """The same where the operator has set unequal weights: those are meant as shares, and are kept
@@ -38,7 +38,7 @@ def auto(view: View) -> list[float]:
         for terms, place in zip(costs(brief), view.places, strict=True)
     ]
     best = min(found)
-    limit = best + _alike(brief) * usual_prefill(brief.known)
+    limit = best + _alike(brief) * brief.known[found.index(best)].prefill
     return [
         best + load * BARELY if cost <= limit else cost
         for cost, load in zip(found, loads, strict=True)
