@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from backends import BY_NAME
 from gateway.core.catalog import build
-from gateway.core.plan import Plan, Route, plan, route
+from gateway.core.plan import Means, Plan, Route, plan, route
 from gateway.core.prompt import prompt_of
 from gateway.core.runtime import Runtime
 from gateway.core.types import (
@@ -70,17 +70,8 @@ class Desk:
         self.way: Route = route(talk(1000), Caller(), self.catalog)
 
     def decide(self, call: Call, policy: str, turn: int) -> Plan:
-        return plan(
-            call,
-            self.way,
-            policies=POLICIES,
-            policy=policy,
-            busy=self.board.busy,
-            turn=turn,
-            dice=0.5,
-            lore=self.board.lore,
-            now=time.monotonic(),
-        )
+        means = Means(POLICIES, policy, self.board.busy, self.board.lore)
+        return plan(call, self.way, means, turn=turn, dice=0.5, now=time.monotonic())
 
     def carry(self, call: Call, found: Plan) -> None:
         """The bookkeeping of one request from its sending to its end."""

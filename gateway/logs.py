@@ -141,7 +141,12 @@ def _unprintable(record: logging.LogRecord, error: Exception) -> Fields:
 
 def stamp(moment: float) -> str:
     """Unix seconds as RFC 3339 in UTC with milliseconds."""
-    second, millis = divmod(int(moment * 1000), 1000)
+    return _stamp(int(moment * 1000))
+
+
+@lru_cache(maxsize=4)
+def _stamp(moment: int) -> str:
+    second, millis = divmod(moment, 1000)
     return f"{_second(second)}.{millis:03d}Z"
 
 
@@ -301,7 +306,6 @@ def outcome_fields(outcome: Outcome, ts: str) -> Fields:
         "msg": "request",
         "request_id": outcome.id,
         "key": outcome.key,
-        "user": outcome.user[:LONGEST_USER],
         "surface": outcome.surface,
         "wire": outcome.wire,
         "model": outcome.model,
@@ -310,7 +314,6 @@ def outcome_fields(outcome: Outcome, ts: str) -> Fields:
         "status": outcome.status,
         "attempts": outcome.attempts,
         "moves": outcome.moves,
-        "hedged": outcome.hedged,
         "stream": outcome.stream,
         "ttft_ms": None if first_byte is None else int(first_byte * 1e6 + 0.5) / 1e3,
         "duration_ms": int(outcome.duration * 1e6 + 0.5) / 1e3,
@@ -324,10 +327,10 @@ def outcome_fields(outcome: Outcome, ts: str) -> Fields:
         "refusal": outcome.refusal,
         "bytes_out": outcome.bytes_out,
     }
-    if not outcome.user:
-        del fields["user"]
-    if not outcome.hedged:
-        del fields["hedged"]
+    if outcome.user:
+        fields["user"] = outcome.user[:LONGEST_USER]
+    if outcome.hedged:
+        fields["hedged"] = outcome.hedged
     if not usage.counted:
         fields["note"] = COUNTED_HERE
     return fields

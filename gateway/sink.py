@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import threading
 from collections.abc import Callable, Iterator
 
 PENDING_LIMIT = 4 * 1024 * 1024
 """Bytes that may wait for a stalled reader; about 10,000 access lines."""
+
+AT_A_TIME = 256 * 1024
+"""Bytes of a write to a file. It is whole there whatever its length, and each one has its price."""
 
 Report = Callable[[int, str], bytes]
 """Gives the line (with its line end) that says how many lines were lost, and why."""
@@ -123,25 +127,34 @@ class Sink:
         self._reason = reason
 
 
-def pieces(lines: bytes) -> Iterator[bytes]:
-    """The lines in groups that a pipe takes whole. Beyond PIPE_BUF bytes a write may be torn, and
-    another process's line may get into the gap; so a group ends with a line, and only a line that
-    is itself longer is at risk."""
+def pieces(lines: bytes, most: int = select.PIPE_BUF) -> Iterator[bytes]:
+    """The lines in groups of at most ``most`` bytes that are written whole. A group ends with a
+    line, and only a line that is itself longer than a group is at risk."""
     start = 0
     while start < len(lines):
         end = len(lines)
-        if end - start > select.PIPE_BUF:
-            end = lines.rfind(b"\n", start, start + select.PIPE_BUF) + 1
+        if end - start > most:
+            end = lines.rfind(b"\n", start, start + most) + 1
             end = end or lines.find(b"\n", start) + 1 or len(lines)
         yield lines[start:end]
         start = end
+
+
+def at_a_time(fd: int) -> int:
+    """How many bytes may go to ``fd`` in one write. Beyond PIPE_BUF one to a pipe may be torn, and
+    another process's line may get into the gap (pipe(7)); a file takes any number at once."""
+    try:
+        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        regular = False
+    return AT_A_TIME if regular else select.PIPE_BUF
 
 
 def write_all(fd: int, lines: bytes) -> tuple[bytes, str]:
     """Write the lines, waiting as long as it takes. Returns what could not be written and why
     (both empty when all went out)."""
     done = 0
-    for piece in pieces(lines):
+    for piece in pieces(lines, at_a_time(fd)):
         while piece:
             try:
                 written = os.write(fd, piece)

@@ -13,7 +13,8 @@ from gateway.control.metrics import Metrics
 from gateway.controller import rows
 from gateway.core.capacity import trial_of
 from gateway.core.catalog import build
-from gateway.core.energy import Work, work
+from gateway.core.energy import LEAST_TIME, Work, work
+from gateway.core.plan import Means
 from gateway.core.spending import Sums, count
 from gateway.core.types import ROUTABLE, Circuit, Fleet, Health, Outcome, PublicModel
 from gateway.edge.attempts import Senses
@@ -55,6 +56,7 @@ class Worker:
         self.fleet = NOTHING
         self.reported = 0
         self._works: list[Work] = []
+        self._gauged = False
         self.used: Sums = {}
         self._access = access
         self._board = board
@@ -80,6 +82,11 @@ class Worker:
         if self._counts_usage:
             count(self.used, outcome)
         self._access.write(outcome)
+        if self._gauged or outcome.duration >= LEAST_TIME:
+            self._learn(outcome)
+
+    def _learn(self, outcome: Outcome) -> None:
+        """Keep what a request tells of energy and speed."""
         if len(self._works) < MOST_WORKS and (done := work(outcome, time.monotonic())):
             self._works.append(done)
 
@@ -107,11 +114,11 @@ class Worker:
         """Take over a configuration; requests under way keep the tables they began with."""
         self._public = config.models
         self._counts_usage = config.store_url is not None
+        policies = policies_for([config.policy, *(model.policy for model in config.models)])
         self.handler.tables = replace(
             self.handler.tables,
+            means=Means(policies, config.policy, self._board.busy, self._board.lore),
             keyring=config.keyring,
-            policies=policies_for([config.policy, *(model.policy for model in config.models)]),
-            policy=config.policy,
             max_body=config.server.max_body,
             stream_usage=config.server.stream_usage,
             queue=config.queue,
@@ -131,6 +138,7 @@ class Worker:
             if _back(name, self.fleet, fleet):
                 self._board.lore.restarted(name)
         self.fleet = fleet
+        self._gauged = any(sight.gpus for sight in fleet.sights.values())
         catalog = build(fleet, self._public, rows)
         tables = self.handler.tables = replace(self.handler.tables, catalog=catalog, ways={})
         self.handler.waiting.refresh(tables.queue, tables.way)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.sink import Sink, pieces
+from gateway.sink import Sink, pieces, write_all
 
 
 @dataclass
@@ -218,3 +218,28 @@ def test_writes_are_cut_at_line_ends_within_what_a_pipe_takes_whole(
     cut = list(pieces(lines))
     assert b"".join(cut) == lines
     assert [len(piece) for piece in cut] == sizes
+
+
+def test_a_file_takes_many_lines_in_one_write_and_a_pipe_no_more_than_it_takes_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (b"x" * 99 + b"\n") * 1000
+    sizes: list[int] = []
+
+    def counted(fd: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return len(data)
+
+    monkeypatch.setattr(os, "write", counted)
+    with (tmp_path / "log").open("wb") as file:
+        assert write_all(file.fileno(), lines) == (b"", "")
+    assert sizes == [len(lines)]
+    sizes.clear()
+    ends = os.pipe()
+    try:
+        assert write_all(ends[1], lines) == (b"", "")
+    finally:
+        for end in ends:
+            os.close(end)
+    assert sum(sizes) == len(lines)
+    assert max(sizes) <= select.PIPE_BUF

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -55,7 +55,7 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def add_all(self, counts: tuple[int, ...], total: float) -> None:
+    def add_all(self, counts: Sequence[int], total: float) -> None:
         """Add counts per bucket, as they stand in ``counts``, whose values sum up to ``total``.
         Raises ValueError if they are of another set of bounds."""
         self.counts = [old + new for old, new in zip(self.counts, counts, strict=True)]

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from gateway.core.errors import Refusal
-from gateway.core.headers import Envelope, envelope
+from gateway.core.headers import Envelope, Verdicts, envelope
 from gateway.core.keys import may_use
 from gateway.core.runtime import Runtime
 from gateway.core.types import ROUTABLE, Backend, Caller, Doc, Fleet, Model, PublicModel, Sight
 
 AUTO = "auto"
 
-NO_ENVELOPE = Envelope(frozenset(), b"", ())
+NO_ENVELOPE = Envelope(Verdicts(frozenset(), ()), b"", ())
 
 
 @dataclass(frozen=True, slots=True)

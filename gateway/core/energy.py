@@ -53,7 +53,7 @@ def work(outcome: Outcome, now: float) -> Work | None:
 
 
 LEAST_TOKENS, LEAST_TIME = 8, 0.05
-"""A shorter answer says nothing of speed: it may have come in one read."""
+"""Tokens and seconds. A shorter answer says nothing of speed: it may have come in one read."""
 
 
 def speed(done: Work) -> float | None:

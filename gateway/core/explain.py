@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from gateway.core.capacity import limit, on_trial
 from gateway.core.catalog import Place
@@ -13,42 +14,41 @@ from gateway.core.plan import Plan, cold
 from gateway.core.types import ROUTABLE, Call, Circuit, Op, Outcome, Tried, Wire
 
 
-class Story(NamedTuple):
-    """References to what the request met, none of them made for this. ``seen`` are the places of
-    its name, ``plan`` is None when no place could take it; ``arrived`` is monotonic seconds;
-    ``said`` is what a refusal said."""
+@dataclass(slots=True)
+class Story(Outcome):
+    """An outcome with references to what the request met, none of them made for this. ``seen`` are
+    the places of its name, ``plan`` is None when no place could take it; ``arrived`` is monotonic
+    seconds; ``said`` is what a refusal said."""
 
-    outcome: Outcome
-    seen: Sequence[Place]
-    plan: Plan | None
-    tries: Sequence[Tried]
-    arrived: float
-    said: str
+    seen: Sequence[Place] = ()
+    plan: Plan | None = None
+    tries: Sequence[Tried] = ()
+    arrived: float = 0.0
+    said: str = ""
 
 
 def explain(story: Story) -> dict[str, Any]:
     """The story as a document, times in milliseconds since the request arrived."""
-    outcome = story.outcome
     ranked = story.plan.scores if story.plan else ()
     costs = _costs(story.plan) if story.plan else {}
     return {
-        "request_id": outcome.id,
-        "at": outcome.at,
-        "surface": outcome.surface,
-        "model": outcome.model,
-        "key": outcome.key,
+        "request_id": story.id,
+        "at": story.at,
+        "surface": story.surface,
+        "model": story.model,
+        "key": story.key,
         "policy": story.plan.policy if story.plan else "",
         "candidates": [_candidate(score, place, costs.get(_key(place))) for score, place in ranked],
         "skipped": _skipped(story),
         "attempts": [_attempt(tried, story.arrived) for tried in story.tries],
         "outcome": {
-            "status": outcome.status,
-            "backend": outcome.backend,
-            "refusal": outcome.refusal,
+            "status": story.status,
+            "backend": story.backend,
+            "refusal": story.refusal,
             "message": story.said,
-            "cut_by": outcome.cut_by,
-            "first_byte_ms": _ms(outcome.first_byte),
-            "duration_ms": _ms(outcome.duration),
+            "cut_by": story.cut_by,
+            "first_byte_ms": _ms(story.first_byte),
+            "duration_ms": _ms(story.duration),
         },
     }
 
@@ -81,7 +81,7 @@ def _candidate(
 
 def _skipped(story: Story) -> list[dict[str, Any]]:
     ranked = {_key(place) for _, place in story.plan.scores} if story.plan else set()
-    call = Call("", Wire(story.outcome.wire), Op(story.outcome.surface), "")
+    call = Call("", Wire(story.wire), Op(story.surface), "")
     left = {_key(place): place for place in story.seen if _key(place) not in ranked}
     return [
         {"backend": place.backend.name, "model": place.asked, "why": _why(call, place)}

@@ -54,8 +54,6 @@ FORWARDABLE = frozenset({b"authorization", b"x-api-key"})
 ANSWER_DROPS = HOP_BY_HOP | {b"server", b"x-request-id", b"set-cookie"}
 """Not passed on from an answer: what belongs to the engine's own connection or identity."""
 
-ANSWER_DROPS_LENGTH = ANSWER_DROPS | {b"content-length"}
-
 EMPTY_ORIGIN = b"access-control-allow-origin"
 """llama-server sends it empty, which browsers refuse (sheet llamacpp 1)."""
 
@@ -67,21 +65,49 @@ RATES = b"x-ratelimit-"
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 
 _STATUS_LINES = {
-    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode())
+    status.value: b"HTTP/1.1 %d %s" % (status.value, status.phrase.encode())
     for status in HTTPStatus
 }
 
 
+CONNECTION = b"connection"
+
+MOST_NAMES = 1024
+"""Names of headers that are remembered; callers may send any."""
+
+
+class Verdicts(dict[bytes, bool | None]):
+    """Header name as it came -> whether it is passed on, None where that depends on its value.
+    Worked out at first sight: names are few, and each is met in every request."""
+
+    def __init__(self, drops: frozenset[bytes], prefixes: tuple[bytes, ...]) -> None:
+        super().__init__()
+        self.drops = drops
+        self.prefixes = prefixes
+
+    def __missing__(self, name: bytes) -> bool | None:
+        low = name.lower()
+        found: bool | None = low not in self.drops and not low.startswith(self.prefixes)
+        if low == CONNECTION or (low == EMPTY_ORIGIN and found):
+            found = None
+        if len(self) < MOST_NAMES:
+            self[name] = found
+        return found
+
+    def less(self, names: frozenset[bytes]) -> Verdicts:
+        """The same without further names (lower case)."""
+        return Verdicts(self.drops | names, self.prefixes)
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What is the same in every request to one backend: the ``drops`` (lower case) among the
-    caller's headers and the ``prefixes`` of others that are dropped, the ``fixed`` lines, and the
-    names of the headers that carry the ``ids``."""
+    """What is the same in every request to one backend: which of the caller's headers are
+    ``passed`` on, the ``fixed`` lines (without the last line end), and the names of the headers
+    that carry the ``ids``."""
 
-    drops: frozenset[bytes]
+    passed: Verdicts
     fixed: bytes
     ids: tuple[bytes, ...]
-    prefixes: tuple[bytes, ...] = (PREFIX,)
 
 
 def envelope(backend: Backend, runtime: Runtime) -> Envelope:
@@ -100,11 +126,11 @@ def envelope(backend: Backend, runtime: Runtime) -> Envelope:
         name, form = runtime.auth
         lines.append((name, form.format(key=backend.secret)))
     lines += runtime.adds.items()
+    starts = (d[:-1].lower().encode() for d in runtime.drops if d.endswith("*"))
     return Envelope(
-        frozenset(drops),
-        "".join(f"{name}: {value}\r\n" for name, value in lines).encode(),
+        Verdicts(frozenset(drops), (PREFIX, *starts)),
+        "\r\n".join(f"{name}: {value}" for name, value in lines).encode(),
         tuple(name.encode() for name in runtime.request_ids),
-        (PREFIX, *(d[:-1].lower().encode() for d in runtime.drops if d.endswith("*"))),
     )
 
 
@@ -119,27 +145,33 @@ def request_head(
 ) -> bytes:
     """The head sent to an engine. ``headers`` are the caller's; ``length`` None sends the body
     chunked."""
-    drops, prefixes, rid = sent.drops, sent.prefixes, request_id.encode()
-    lines = [f"{method} {target} HTTP/1.1\r\n".encode(), sent.fixed]
-    passed = []
-    for name, value in headers:
-        low = name.lower()
-        if low not in drops:
-            if not low.startswith(prefixes):
-                passed.append((low, name, value))
-        elif low == b"connection" and (named := named_by(value)):
-            drops = drops | named
-            passed = [header for header in passed if header[0] not in named]
-    for _, name, value in passed:
-        lines += (name, b": ", value, b"\r\n")
+    lines = [f"{method} {target} HTTP/1.1".encode(), sent.fixed]
+    lines += _passed(headers, sent.passed)
     for name in sent.ids:
-        lines += (name, b": ", rid, b"\r\n")
+        lines.append(b"%b: %b" % (name, request_id.encode()))
     if length is None:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
+        lines.append(b"Transfer-Encoding: chunked")
     elif length or method == "POST":
-        lines.append(b"Content-Length: %d\r\n" % length)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+        lines.append(b"Content-Length: %d" % length)
+    lines += (b"", b"")
+    return b"\r\n".join(lines)
+
+
+def _passed(headers: Pairs, verdicts: Verdicts) -> list[bytes]:
+    """The lines of those headers that cross the gateway."""
+    lines = []
+    for header in headers:
+        verdict = verdicts[header[0]]
+        if verdict:
+            lines.append(b": ".join(header))
+        elif verdict is None:
+            name, value = header
+            if name.lower() == EMPTY_ORIGIN:
+                if value.strip():
+                    lines.append(b": ".join(header))
+            elif named := named_by(value) - verdicts.drops:
+                return _passed(headers, verdicts.less(named))
+    return lines
 
 
 _WORDED = frozenset({b"accept", b"content-type"})
@@ -202,39 +234,29 @@ def answer_head(
     """The head sent to the client: the engine's own headers, less those of its connection, and
     ours (``extra``, whole lines). Event streams get what keeps proxies from buffering them (vLLM
     sends neither, sheet 7)."""
-    passed = _passing(headers, ANSWER_DROPS_LENGTH if drop_length or chunked else ANSWER_DROPS)
+    verdicts = _UNSIZED if drop_length or chunked else _SIZED
     if RATES in extra:
-        passed = [header for header in passed if not header[0].startswith(RATES)]
-    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
-    for _, name, value in passed:
-        lines += (name, b": ", value, b"\r\n")
+        verdicts = _UNSIZED_UNRATED if verdicts is _UNSIZED else _SIZED_UNRATED
+    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown" % status]
+    lines += _passed(headers, verdicts)
     if stream:
-        lows = {header[0] for header in passed}
-        if b"cache-control" not in lows:
-            lines.append(b"Cache-Control: no-cache\r\n")
-        if b"x-accel-buffering" not in lows:
-            lines.append(b"X-Accel-Buffering: no\r\n")
+        told = {name.lower() for name, _ in headers}
+        if b"cache-control" not in told:
+            lines.append(b"Cache-Control: no-cache")
+        if b"x-accel-buffering" not in told:
+            lines.append(b"X-Accel-Buffering: no")
     if chunked:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
+        lines.append(b"Transfer-Encoding: chunked")
     if close:
-        lines.append(b"Connection: close\r\n")
-    lines += (extra, b"\r\n")
-    return b"".join(lines)
+        lines.append(b"Connection: close")
+    lines += (extra, b"")
+    return b"\r\n".join(lines)
 
 
-def _passing(headers: Pairs, drops: frozenset[bytes]) -> list[tuple[bytes, bytes, bytes]]:
-    """(name in lower case, name, value) of the headers of an answer that are passed on."""
-    passed = []
-    for name, value in headers:
-        low = name.lower()
-        if low not in drops:
-            if low.startswith(PREFIX) or (low == EMPTY_ORIGIN and not value.strip()):
-                continue
-            passed.append((low, name, value))
-        elif low == b"connection" and (named := named_by(value)):
-            drops = drops | named
-            passed = [header for header in passed if header[0] not in named]
-    return passed
+_SIZED = Verdicts(ANSWER_DROPS, (PREFIX,))
+_UNSIZED = Verdicts(ANSWER_DROPS | {b"content-length"}, (PREFIX,))
+_SIZED_UNRATED = Verdicts(ANSWER_DROPS, (PREFIX, RATES))
+_UNSIZED_UNRATED = Verdicts(ANSWER_DROPS | {b"content-length"}, (PREFIX, RATES))
 
 
 def safe_value(text: str) -> str:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from math import ceil
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.core.capacity import limit, on_trial, room, trial_of
 from gateway.core.catalog import Catalog, Entry, Place, resolve
@@ -41,7 +42,8 @@ NO_LORE = NoLore()
 class View:
     """What a policy sees. ``places`` are the candidates; ``turn`` counts requests, ``dice`` is
     uniform in [0, 1); ``busy`` holds our own requests in flight by backend; ``now`` is monotonic
-    seconds. The one change ever made to a View is that ``brief`` is kept once it was made."""
+    seconds; ``shares`` are the sums of the places' weights up to each of them. The one change ever
+    made to a View is that ``brief`` is kept once it was made."""
 
     call: Call
     places: Sequence[Place]
@@ -50,6 +52,7 @@ class View:
     dice: float
     lore: Lore = NO_LORE
     now: float = 0.0
+    shares: Sequence[float] = ()
     made: Brief | None = None
 
     def resident(self, place: Place) -> bool:
@@ -71,6 +74,49 @@ Policy = Callable[[View], list[float]]
 """One score a place, lowest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What plans are made with, the same for every call: the policies by name and the name of the
+    one that serves where a model has none of its own, the requests in flight, and the lore."""
+
+    policies: Mapping[str, Policy]
+    policy: str
+    busy: Mapping[str, int]
+    lore: Lore = NO_LORE
+
+
+class Ranking(NamedTuple):
+    """Places and what a policy gave each of them, None where there was no choice; ``cold`` as in
+    Group."""
+
+    places: Sequence[Place]
+    scores: Sequence[float] | None = None
+    cold: bool = False
+
+    def first(self) -> Place:
+        """The best place."""
+        if self.scores is None:
+            return self.places[0]
+        if self.cold:
+            return self.places[self.order()[0]]
+        return self.places[self.scores.index(min(self.scores))]
+
+    def order(self) -> Sequence[int]:
+        """The numbers of the places, best first. Engines that have the model in memory go before
+        the others: a load takes longer than most queues."""
+        if self.scores is None:
+            return (0,)
+        order = sorted(range(len(self.scores)), key=self.scores.__getitem__)
+        if self.cold:
+            order.sort(key=lambda index: cold(self.places[index]))
+        return order
+
+    def pairs(self) -> list[tuple[float | None, Place]]:
+        """(score, place), best first."""
+        scores = self.scores or (None,)
+        return [(scores[index], self.places[index]) for index in self.order()]
+
+
 Ways = Mapping[tuple[str, str], tuple[Detour, ...]]
 """(backend, model there) -> how the call can be said to it. Places that have the surface themselves
 are not in it."""
@@ -78,17 +124,28 @@ are not in it."""
 
 @dataclass(slots=True)
 class Plan:
-    """Where to try, in order. ``label`` is the model's name for metrics. ``scores`` are all places
-    that were ranked, in their order, with what ``policy`` gave each (None where there was no
-    choice); ``briefs`` are what the policies had asked for, one of each name of the route that was
-    ranked by such a policy; ``ways`` are the route's."""
+    """Where to try. ``label`` is the model's name for metrics. ``rankings`` are all
+    places that were ranked by ``policy``, one ranking for each name of the route; ``briefs`` are
+    what the policies had asked for, one of each name of the route that was ranked by such a policy;
+    ``ways`` are the route's. ``first`` is the best place; most requests need no other, so that
+    the rest is put in order when somebody asks for it."""
 
     label: str
-    places: tuple[Place, ...]
-    scores: tuple[tuple[float | None, Place], ...] = ()
+    first: Place
+    rankings: tuple[Ranking, ...]
     policy: str = ""
     briefs: tuple[Brief, ...] = ()
     ways: Ways = field(default_factory=dict)
+
+    @property
+    def places(self) -> list[Place]:
+        """Where to try, best first."""
+        return [place for _, place in _once(self.rankings)[:LONGEST_PLAN]]
+
+    @property
+    def scores(self) -> list[tuple[float | None, Place]]:
+        """All places that were ranked, each (backend, model) once, best first."""
+        return _once(self.rankings)
 
     def brief_of(self, place: Place) -> Brief | None:
         """What was known of a place, None when no policy had asked."""
@@ -106,12 +163,14 @@ class Plan:
 class Group:
     """One name's part of a route: its places that can serve the surface and whose backend is up,
     whether any of them may be full (it has a limit, or its circuit is not closed), the policy that
-    ranks them, and whether any of them would have to load the model first."""
+    ranks them, whether any of them would have to load the model first, and ``shares`` as in
+    View."""
 
     places: tuple[Place, ...]
     limited: bool
     policy: str | None
     cold: bool = False
+    shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,82 +231,52 @@ def _group(call: Call, entry: Entry, table: Detours) -> Group:
     limited = any(
         limit(place) is not None or place.sight.circuit is not Circuit.CLOSED for place in places
     )
-    return Group(places, limited, entry.policy, any(map(cold, places)))
+    shares = tuple(accumulate(place.weight for place in places))
+    return Group(places, limited, entry.policy, any(map(cold, places)), shares)
 
 
-def plan(
-    call: Call,
-    way: Route,
-    *,
-    policies: Mapping[str, Policy],
-    policy: str,
-    busy: Mapping[str, int],
-    turn: int,
-    dice: float,
-    lore: Lore = NO_LORE,
-    now: float = 0.0,
-) -> Plan:
+def plan(call: Call, way: Route, means: Means, *, turn: int, dice: float, now: float = 0.0) -> Plan:
     """The places that can take the call now, best first. Raises Refusal: ``unsupported``,
     ``overloaded``."""
-    ranked: list[tuple[float | None, Place]] = []
-    briefs: list[Brief] = []
+    busy, rankings, briefs = means.busy, [], []
     for group in way.groups:
         places: Sequence[Place] = group.places
+        shares = group.shares
         if group.limited:
             places = [place for place in places if not full(place, busy)]
+            shares = shares if len(places) == len(shares) else ()
         if len(places) > 1:
-            view = View(call, places, busy, turn, dice, lore, now)
-            scores = policies[group.policy or policy](view)
-            pairs = sorted(zip(scores, places, strict=True), key=_score)
-            ranked += _warm_first(pairs) if group.cold else pairs
+            view = View(call, places, busy, turn, dice, means.lore, now, shares)
+            scores = means.policies[group.policy or means.policy](view)
+            rankings.append(Ranking(places, scores, group.cold))
             if view.made is not None:
                 briefs.append(view.made)
         elif places:
-            ranked.append((None, places[0]))
-    if not ranked:
+            rankings.append(Ranking(places))
+    if not rankings:
         raise way.refuse(busy, now)
-    used = way.groups[0].policy or policy
-    if len(ranked) == 1:
-        return Plan(way.label, (ranked[0][1],), tuple(ranked), used, (), way.ways)
-    if len(way.groups) > 1:
-        ranked = _once(ranked)
-    places = [place for _, place in ranked[:LONGEST_PLAN]]
-    return Plan(way.label, tuple(places), tuple(ranked), used, tuple(briefs), way.ways)
+    used = way.groups[0].policy or means.policy
+    first = rankings[0].first()
+    return Plan(way.label, first, tuple(rankings), used, tuple(briefs), way.ways)
 
 
 def favourite(
-    call: Call,
-    way: Route,
-    *,
-    policies: Mapping[str, Policy],
-    policy: str,
-    busy: Mapping[str, int],
-    turn: int,
-    dice: float,
-    lore: Lore = NO_LORE,
-    now: float = 0.0,
+    call: Call, way: Route, means: Means, *, turn: int, dice: float, now: float = 0.0
 ) -> str:
     """The backend that the policy would give the call to if none were full. The way has to have
     a group. Backends whose circuit is open are no favourites, unless all are."""
     group = way.groups[0]
     places = [place for place in group.places if place.sight.circuit is not Circuit.OPEN]
     places = places or list(group.places)
-    scores = policies[group.policy or policy](View(call, places, busy, turn, dice, lore, now))
-    return min(zip(scores, places, strict=True), key=_score)[1].backend.name
+    view = View(call, places, means.busy, turn, dice, means.lore, now)
+    scores = means.policies[group.policy or means.policy](view)
+    return places[min(range(len(scores)), key=scores.__getitem__)].backend.name
 
 
-def _score(pair: tuple[float, Place]) -> float:
-    return pair[0]
-
-
-def _warm_first(pairs: list[tuple[float, Place]]) -> list[tuple[float, Place]]:
-    """Engines that have the model in memory go first: a load takes longer than most queues."""
-    return sorted(pairs, key=lambda pair: cold(pair[1]))
-
-
-def _once(ranked: Sequence[tuple[float | None, Place]]) -> list[tuple[float | None, Place]]:
+def _once(rankings: Sequence[Ranking]) -> list[tuple[float | None, Place]]:
     """Each (backend, model) once, at its best rank."""
-    first = {(pair[1].backend.name, pair[1].asked): pair for pair in reversed(ranked)}
+    found = [pair for ranking in rankings for pair in ranking.pairs()]
+    first = {(pair[1].backend.name, pair[1].asked): pair for pair in reversed(found)}
     return list(first.values())[::-1]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
@@ -327,8 +327,7 @@ class Call:
         self.body, self.doc = b"", {}
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer as the engine counted them; ``input`` includes ``cached``.
     ``counted`` is False when ``output`` is a count of content events made here."""
 
@@ -336,6 +335,9 @@ class Usage:
     output: int = 0
     cached: int = 0
     counted: bool = True
+
+
+NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +375,7 @@ ITL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1
 @dataclass(slots=True)
 class Outcome:
     """What became of one request: the single source of metrics, log line and accounting. Never
-    written after it was made; a frozen one of so many fields costs three microseconds to make.
+    written after the request is over; a frozen one of so many fields would cost three microseconds.
 
     Times are seconds since the request arrived; None where the moment never came. ``status`` is
     what the client saw (0 when it left before any status). ``model`` is bounded: a name of the
@@ -406,8 +408,8 @@ class Outcome:
     overhead: float | None = None
     first_byte: float | None = None
     duration: float = 0.0
-    usage: Usage = Usage()
-    itl: tuple[int, ...] = ()
+    usage: Usage = NO_USAGE
+    itl: Sequence[int] = ()
     itl_sum: float = 0.0
     bytes_out: int = 0
     queued: float | None = None

@@ -195,10 +195,10 @@ class Watch:
     )
 
     def __init__(
-        self, grammar: Grammar, own: EventFault = _no_fault, *, finishes: bool = False
+        self, grammar: Grammar, own: EventFault | None = None, *, finishes: bool = False
     ) -> None:
         self._grammar = grammar
-        self._own = own
+        self._own = own or _no_fault
         self._finishes = finishes
         self._rest = self._head = self._tail = b""
         self._ended = False

@@ -1,61 +1,37 @@
-"""One request's account: opened at the door, filled on the way, closed into one Outcome."""
+"""One request's account: opened at the door, filled on the way, closed exactly once."""
 
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 
-from gateway.core.catalog import Place
 from gateway.core.explain import Story
-from gateway.core.plan import Plan
-from gateway.core.types import Outcome, Tried, Usage
+from gateway.core.types import ITL_BUCKETS, NO_USAGE, Usage
 from gateway.core.usage import extract
 from gateway.dialects import Route
 from gateway.dialects.stream import Watch
-from gateway.edge.exchange import Tally
 from gateway.edge.opened import Opened
 
 LEFT = 499
 """The status in metrics for a client that left before it was told any (nginx's number)."""
 
-NO_USAGE = Usage()
+NO_GAPS: list[int] = []
 
 
-class Account:
-    """What is known of a request so far. ``waited`` are seconds spent waiting for its body, which
-    are not the gateway's own; ``seen`` are the places of the model's name, ``tries`` the attempts,
-    ``said`` is what a refusal said."""
+class Account(Story):
+    """A Story that still comes about. ``waited`` are seconds spent waiting for the body, which are
+    not the gateway's own; ``committed`` is whether an answer of an engine has begun, ``first`` and
+    ``last`` when bytes of it came; ``gaps`` are what becomes ``itl``."""
 
     __slots__ = (
-        "_usage",
-        "arrived",
-        "attempts",
-        "backend",
-        "cut_by",
-        "hedged",
-        "id",
-        "key",
-        "label",
-        "limit",
-        "moves",
+        "_spent",
+        "committed",
+        "first",
+        "gaps",
+        "last",
         "opened",
-        "overhead",
-        "plan",
-        "queued",
-        "refusal",
-        "said",
-        "seen",
-        "session",
-        "stale",
-        "status",
-        "stream",
-        "surface",
-        "tally",
-        "tries",
-        "upstream_model",
-        "user",
         "waited",
         "watch",
-        "wire",
     )
 
     def __init__(self, request_id: str, route: Route) -> None:
@@ -65,75 +41,61 @@ class Account:
         self.wire = route.spoken
         self.key = self.user = self.session = self.backend = self.upstream_model = ""
         self.refusal = self.cut_by = self.said = self.hedged = self.limit = ""
-        self.label = "unknown"
-        self.stream = False
-        self.status = self.attempts = self.stale = 0
-        self.waited = 0.0
+        self.model = "unknown"
+        self.stream = self.committed = False
+        self.status = self.attempts = self.stale = self.bytes_out = 0
+        self.waited = self.first = self.last = self.itl_sum = 0.0
         self.moves: tuple[str, ...] = ()
-        self.overhead: float | None = None
-        self.queued: float | None = None
+        self.itl = ()
+        self.gaps = NO_GAPS
+        self.overhead = self.queued = None
         self.opened: Opened | None = None
-        self.tally = Tally()
         self.watch: Watch | None = None
-        self.seen: tuple[Place, ...] = ()
-        self.plan: Plan | None = None
-        self.tries: list[Tried] = []
-        self._usage: Usage | None = None
+        self.seen = self.tries = ()
+        self.plan = None
+        self._spent: Usage | None = None
 
     def anew(self) -> None:
         """Forget attempts that found every place taken: they reached nobody."""
-        self.attempts, self.moves = 0, ()
-        self.tries.clear()
+        self.attempts, self.moves, self.tries = 0, (), ()
         self.backend = self.upstream_model = ""
+
+    def commit(self, status: int, now: float, *, events: bool) -> None:
+        """An engine's answer begins; ``events`` is whether it comes as a stream of them."""
+        self.committed, self.status = True, status
+        self.first = self.last = now
+        if events:
+            self.gaps = [0] * (len(ITL_BUCKETS) + 1)
+
+    def gap(self, seconds: float) -> None:
+        """So long after the one before an event came."""
+        self.gaps[bisect_left(ITL_BUCKETS, seconds)] += 1
+        self.itl_sum += seconds
 
     @property
     def answered(self) -> bool:
         """Whether an answer that is no refusal has begun."""
-        return self.tally.committed and self.tally.status < 400
+        return self.committed and self.status < 400
 
-    def usage(self) -> Usage:
+    def spent(self) -> Usage:
         """The tokens of an answer that is over."""
         if self.watch is None or not self.answered:
             return NO_USAGE
-        if self._usage is None:
+        if self._spent is None:
             pieces = self.watch.pieces if self.stream else 0
-            self._usage = extract(self.watch.head, self.watch.tail, pieces)
-        return self._usage
+            self._spent = extract(self.watch.head, self.watch.tail, pieces)
+        return self._spent
 
-    def close(self) -> Outcome:
+    def close(self) -> Story:
         """The outcome; asked for exactly once, whatever way the request went."""
-        tally = self.tally
-        return Outcome(
-            id=self.id,
-            key=self.key,
-            surface=self.surface,
-            model=self.label,
-            status=self.status or tally.status or LEFT,
-            wire=self.wire,
-            user=self.user,
-            session=self.session,
-            backend=self.backend,
-            upstream_model=self.upstream_model,
-            stream=self.stream,
-            refusal=self.refusal,
-            cut_by=self.cut_by,
-            attempts=self.attempts,
-            moves=self.moves,
-            stale=self.stale,
-            hedged=self.hedged,
-            overhead=self.overhead,
-            first_byte=tally.first - self.arrived if tally.committed else None,
-            duration=time.monotonic() - self.arrived,
-            usage=self.usage(),
-            itl=tuple(tally.itl),
-            itl_sum=tally.itl_sum,
-            bytes_out=tally.bytes_out,
-            queued=self.queued,
-            limit=self.limit,
-            at=time.time(),
-        )
-
-    def story(self, outcome: Outcome) -> Story:
-        """What an explanation would be made from."""
-        plan = self.plan.without_prompts() if self.plan and self.plan.briefs else self.plan
-        return Story(outcome, self.seen, plan, self.tries, self.arrived, self.said)
+        self.usage = self.spent()
+        self.status = self.status or LEFT
+        self.itl = self.gaps
+        self.first_byte = self.first - self.arrived if self.committed else None
+        self.duration = time.monotonic() - self.arrived
+        self.at = time.time()
+        # It is kept for a while, which these need not be.
+        self.watch = self.opened = None
+        if self.plan is not None and self.plan.briefs:
+            self.plan = self.plan.without_prompts()
+        return self

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -23,18 +22,18 @@ from gateway.core.keys import presented
 from gateway.core.plan import Plan, takes
 from gateway.core.prepare import prepare, wants_usage
 from gateway.core.runtime import Verdict
-from gateway.core.types import PASSTHROUGH, Doc, Op, Outcome, Tactics, Timeouts, Tried
+from gateway.core.types import PASSTHROUGH, Call, Doc, Op, Outcome, Tactics, Tried, Wire
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
 from gateway.dialects.strip import UsageStrip
 from gateway.edge.body import Upload
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.errand import Errand, GivenUp
-from gateway.edge.exchange import End, Exchange, Result
-from gateway.edge.front import SERVER, FrontProtocol
+from gateway.edge.exchange import Course, End, Exchange, Result, course_of
+from gateway.edge.front import SERVER
 from gateway.edge.hedge import Race, hedgeable
 from gateway.edge.moves import Moves, others_may_do_better, repeatable
-from gateway.edge.refuse import own_headers, own_lines
+from gateway.edge.refuse import backend_lines, own_headers
 from gateway.edge.request import Request
 from gateway.edge.turn import asking, idle, turned
 from gateway.edge.turned import TurnedExchange
@@ -63,6 +62,9 @@ class Places(Protocol):
 
     def freed(self, backend: str, seconds: float) -> None: ...
 
+
+MOST_COURSES = 4096
+"""Courses that are kept; a backend may be asked for any name."""
 
 FINAL = frozenset({End.DONE, End.CUT, End.STALLED, End.ENDED})
 """Ends after which something of an answer has been relayed."""
@@ -95,6 +97,7 @@ class Attempts:
         self._tasks = Tasks()
         self._moves = Moves(board, senses.failed, time.monotonic())
         self._delays = Delays()
+        self._courses: dict[tuple[str, str, Wire, tuple[Wire, Op]], Course] = {}
         self.tactics = Tactics()
 
     def adopt(self, tactics: Tactics) -> None:
@@ -113,16 +116,18 @@ class Attempts:
         """Each place of the plan until one answers. What was given up is remembered: the last
         word is a backend's own answer where there was one. Raises Refusal."""
         errand.add_usage = wants_usage(errand.call, errand.caller, stream_usage)
-        errand.places, errand.plan = iter(plan.places), plan
+        errand.plan, errand.others = plan, None
         errand.refused = None
         if not errand.began:
             self._moves.budget.earn()
         if self.tactics.hedge:
             errand.race = self._race(errand)
-        self._next(errand)
+        errand.place = plan.first
+        if not self._try(errand):
+            self._next(errand)
 
     def _next(self, errand: Errand) -> None:
-        for place in errand.places:
+        for place in _others(errand):
             if errand.given_up and not takes(place, self._board.busy):
                 continue
             errand.place = place
@@ -173,7 +178,7 @@ class Attempts:
         errand.began = now
         most, trial = limit(place), on_trial(place)
         errand.trial = trial
-        errand.ticket = self._board.enter(account.label, backend.name, now, most, trial=trial)
+        errand.ticket = self._board.enter(account.model, backend.name, now, most, trial=trial)
         if errand.ticket is None:
             self._note(errand, FULL)
             self._give_up(errand, place, FULL)
@@ -220,44 +225,46 @@ class Attempts:
             errand.race.sent()
 
     def _relay(self, errand: Errand, connection: Connection, now: float) -> Exchange:
-        call, account, request, place = errand.call, errand.account, errand.request, errand.place
-        client = request.client
-        assert isinstance(client, FrontProtocol)
-        name, timeouts, turn = place.backend.name, place.backend.timeouts, errand.turn
+        call, account, place, turn = errand.call, errand.account, errand.place, errand.turn
+        patience = place.backend.timeouts.first_byte
         if self.tactics.first_byte and place is not errand.plan.places[-1]:
-            timeouts = _bounded(timeouts, self._delays.bound(account.label, call.stream))
+            patience = min(self._delays.bound(account.model, call.stream) or patience, patience)
         strip = UsageStrip() if errand.prepared.strip_usage else None
-        wire, op, extra = call.wire, call.op, own_lines(call.id, name, place.asked or call.model)
+        make: Callable[..., Exchange] = Exchange
+        surface, lines = (call.wire, call.op), b""
+        if turn is not None:
+            surface, lines = (turn.bridge.to_wire, turn.bridge.to_op), turn.lines
+            make, strip = partial(TurnedExchange, turn, strip), None
+        found = self._course(place, call, surface)
+        extra = b"X-Request-Id: %b\r\n%b%b" % (call.id.encode(), found.lines, lines)
         if errand.lease is not None:
             extra += errand.lease.lines()
-        make: Callable[..., Exchange] = Exchange
-        if turn is not None:
-            wire, op, extra = turn.bridge.to_wire, turn.bridge.to_op, extra + turn.lines
-            make, strip = partial(TurnedExchange, turn, strip), None
         exchange = make(
-            job=errand,
-            connection=connection,
-            client=client,
-            call=call,
-            dialect=DIALECTS[call.wire],
-            grammar=DIALECTS[wire].grammar(op),
-            wire=wire,
-            op=op,
-            runtime=place.runtime,
-            timeouts=timeouts,
-            extra=extra,
-            strip=strip,
-            http11=request.http11,
-            keep_alive=request.keep_alive,
-            tally=account.tally,
-            lane=self._board.lane(name),
-            deadlines=self._deadlines,
-            opened=account.opened is not None,
+            errand,
+            found,
+            connection,
+            extra,
+            strip,
+            patience=patience,
             contested=errand.race is not None,
+            deadlines=self._deadlines,
             now=now,
         )
         account.watch = exchange.watch
         return exchange
+
+    def _course(self, place: Place, call: Call, surface: tuple[Wire, Op]) -> Course:
+        """The course of a call there, made once for all like it until the fleet changes."""
+        name, model = place.backend.name, place.asked or call.model
+        key = (name, model, call.wire, surface)
+        found = self._courses.get(key)
+        if found is None or found.place is not place:
+            if len(self._courses) >= MOST_COURSES:
+                self._courses.clear()
+            lines = backend_lines(name, model)
+            found = course_of(place, call.wire, surface, self._board.lane(name), lines)
+            self._courses[key] = found
+        return found
 
     def ended(self, errand: Errand, result: Result) -> None:
         """An attempt is over: the answer was relayed, or it is another backend's turn. A kept
@@ -272,7 +279,7 @@ class Attempts:
                 errand.account.stale += 1
                 self._connect(errand)
                 return
-        well = result.end is End.DONE and errand.account.tally.status < 400
+        well = result.end is End.DONE and errand.account.status < 400
         if well and errand.ticket is not None:
             self._board.serve(errand.ticket, errand.place.backend.name)
         self._leave(errand, result)
@@ -362,11 +369,11 @@ class Attempts:
         if errand.ticket is None:
             return
         account, name, now = errand.account, errand.place.backend.name, time.monotonic()
-        self._board.leave(errand.ticket, account.label, name)
+        self._board.leave(errand.ticket, account.model, name)
         errand.ticket = None
         if errand.sent is not None:
             sent, errand.sent = errand.sent, None
-            usage = account.usage() if account.answered else None
+            usage = account.spent() if account.answered else None
             self._board.lore.end(sent, now, usage, errand.call.op)
         self._note(errand, result)
         if errand.held_since:
@@ -383,10 +390,10 @@ class Attempts:
             result.end,
             result.reason,
             result.text,
-            errand.account.tally.status if whole else result.status,
+            errand.account.status if whole else result.status,
             errand.trial,
         )
-        errand.account.tries.append(tried)
+        errand.account.tries = (*errand.account.tries, tried)
         if not whole:
             self._moves.ended(tried, result)
 
@@ -399,7 +406,7 @@ class Attempts:
             return None
         delay = tactics.hedge_after
         if delay is None:
-            delay = self._delays.late(errand.account.label, call.stream)
+            delay = self._delays.late(errand.account.model, call.stream)
         return None if delay is None else Race(self._loop, self, errand, delay)
 
     def second(self, first: Errand, race: Race) -> Errand | None:
@@ -408,7 +415,7 @@ class Attempts:
         allowed = not first.given_up and takes(place, self._board.busy)
         if not allowed or not self._moves.budget.take(time.monotonic()):
             return None
-        next(first.places)
+        next(_others(first))
         errand = first.copy(race)
         errand.place, errand.race = place, race
         if not self._try(errand):
@@ -428,7 +435,7 @@ class Attempts:
         errand.prepared.body = b""
         account = errand.account
         if errand.sent is not None and account.stream and account.answered:
-            self._board.lore.first(errand.sent, account.tally.first)
+            self._board.lore.first(errand.sent, account.first)
         kept = errand.call.op is Op.RESPONSES and errand.turn is None
         if kept and (made := id_in(beginning)):
             self._board.makers.remember(made, account.backend)
@@ -443,14 +450,14 @@ class Attempts:
             self._senses.stale(name)
 
 
+def _others(errand: Errand) -> Iterator[Place]:
+    """The places behind the first that were not tried yet."""
+    if errand.others is None:
+        errand.others = iter(errand.plan.places[1:])
+    return errand.others
+
+
 _CUT_BY = {End.CUT: "engine", End.STALLED: "client", End.ENDED: "gateway"}
-
-
-def _bounded(timeouts: Timeouts, patience: float | None) -> Timeouts:
-    """A backend's own, with a learned bound on the first byte where there is one."""
-    if patience is None or patience >= timeouts.first_byte:
-        return timeouts
-    return replace(timeouts, first_byte=patience)
 
 
 def _went_stale(result: Result, connection: Connection) -> bool:

@@ -90,11 +90,13 @@ def check_length(body: Body, limit: int) -> None:
 
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object that a body holds. Raises Refusal ``invalid_request``."""
-    if not body.strip():
-        raise Refusal("invalid_request", "The request has no body; a JSON object is expected.")
     try:
         doc = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if not body.strip():
+            raise Refusal(
+                "invalid_request", "The request has no body; a JSON object is expected."
+            ) from None
         raise Refusal(
             "invalid_request", f"The request's body is not valid JSON: {error}."
         ) from None

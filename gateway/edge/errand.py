@@ -58,13 +58,13 @@ class Rivals(Protocol):
 
 
 class Errand:
-    """``upload`` is the request's body when that still comes in; ``places`` are those not tried
-    yet; ``task`` is what it waits for, if anything; ``waiter`` stands for it in the line, once it
-    had to wait; ``lease`` is its hold on the limits of its key, where that has any; ``race`` is
-    where a second copy of it may be sent. The rest describes the present attempt: ``began`` and
-    ``trial`` as in Tried, ``held_since`` when it took a place where those are limited, else 0,
-    ``turn`` its translation, None where the engine has the surface itself. ``refused`` is why a
-    translation could not be made."""
+    """``upload`` is the request's body when that still comes in; ``others`` are the places that
+    come after the first, None until that has failed; ``task`` is what it waits for, if anything;
+    ``waiter`` stands for it in the line, once it had to wait; ``lease`` is its hold on the limits
+    of its key, where that has any; ``race`` is where a second copy of it may be sent. The rest
+    describes the present attempt: ``began`` and ``trial`` as in Tried, ``held_since`` when it took
+    a place where those are limited, else 0, ``turn`` its translation, None where the engine has the
+    surface itself. ``refused`` is why a translation could not be made."""
 
     __slots__ = (
         "_carrier",
@@ -81,9 +81,9 @@ class Errand:
         "held_since",
         "lease",
         "origin",
+        "others",
         "over",
         "place",
-        "places",
         "plan",
         "prepared",
         "race",
@@ -117,7 +117,7 @@ class Errand:
         self.upload: Upload | None = None
         self.task: asyncio.Task[None] | None = None
         self.feeding: asyncio.Task[None] | None = None
-        self.places: Iterator[Place] = iter(())
+        self.others: Iterator[Place] | None = None
         self.given_up: GivenUp | None = None
         self.add_usage = False
         self.over = False

@@ -7,18 +7,22 @@ that same call."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from time import monotonic
 from types import ModuleType
 from typing import Protocol
 
+from gateway.core.catalog import Place
 from gateway.core.errors import Refusal
 from gateway.core.headers import answer_head
-from gateway.core.runtime import MOVE_ON, Runtime, Verdict, judge, no_fault
-from gateway.core.types import ITL_BUCKETS, Call, Op, Timeouts, Wire
+from gateway.core.runtime import MOVE_ON, Verdict, judge, no_fault
+from gateway.core.types import ITL_BUCKETS, Call, Op, Wire
+from gateway.dialects import DIALECTS
 from gateway.dialects.stream import (
     BATCH,
+    EventFault,
     Grammar,
     Watch,
     could_be_fault,
@@ -27,8 +31,9 @@ from gateway.dialects.stream import (
     payload_of,
 )
 from gateway.dialects.strip import UsageStrip
+from gateway.edge.account import Account
 from gateway.edge.deadlines import Deadlines
-from gateway.edge.front import FrontProtocol
+from gateway.edge.request import Request
 from gateway.edge.upstream import Connection
 from gateway.state.board import Lane
 
@@ -84,19 +89,6 @@ class Result:
     refusal: Refusal | None = None
 
 
-@dataclass(slots=True)
-class Tally:
-    """What a relayed answer amounted to: moments (loop time), gaps and bytes."""
-
-    committed: bool = False
-    status: int = 0
-    first: float = 0.0
-    last: float = 0.0
-    bytes_out: int = 0
-    itl: list[int] = field(default_factory=list)
-    itl_sum: float = 0.0
-
-
 DONE = Result(End.DONE)
 
 
@@ -105,46 +97,76 @@ class Job(Protocol):
     way, before an answer is committed; ``begun`` gets the bytes that it begins with, before they
     are relayed; ``ended`` is called exactly once, unless the exchange is closed before."""
 
+    request: Request
+    call: Call
+    account: Account
+
     def claim(self) -> None: ...
     def begun(self, beginning: bytes) -> None: ...
     def ended(self, result: Result) -> None: ...
     def cancel(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is the same in every exchange with one place on one surface. ``dialect`` is the
+    client's; ``wire`` and ``op`` are the surface on which the engine is asked, ``grammar`` how it
+    answers there; ``own`` are its own words for an error, None where it has none; ``lane`` is where
+    bytes from it are noted; ``lines`` go into the client's head."""
+
+    place: Place
+    dialect: ModuleType
+    wire: Wire
+    op: Op
+    grammar: Grammar
+    own: EventFault | None
+    finishes: bool
+    lane: Lane
+    lines: bytes
+
+
+def course_of(
+    place: Place, client: Wire, surface: tuple[Wire, Op], lane: Lane, lines: bytes
+) -> Course:
+    """The course of a place for clients that speak ``client``."""
+    wire, op = surface
+    runtime, grammar = place.runtime, DIALECTS[wire].grammar(op)
+    own = None if runtime.event_fault is no_fault else partial(runtime.event_fault, wire, op)
+    finishes = runtime.needs_finish and grammar.has_finish
+    return Course(place, DIALECTS[client], wire, op, grammar, own, finishes, lane, lines)
+
+
 class Exchange:
-    """See the module. ``dialect`` is the client's; ``wire`` and ``op`` are the surface on which the
-    engine is asked. One that is translated is a ``TurnedExchange``."""
+    """See the module. ``patience`` are the seconds that the first byte may take; ``contested`` is
+    whether another copy of the request may be under way. One whose answer is translated is a
+    ``TurnedExchange``."""
 
     __slots__ = (
+        "_account",
         "_call",
         "_chunked",
         "_client",
         "_connection",
         "_contested",
+        "_course",
         "_deadlines",
-        "_dialect",
         "_extra",
-        "_grammar",
         "_head",
         "_headers",
         "_held",
         "_http11",
         "_job",
         "_lane",
-        "_op",
         "_opened",
-        "_own",
         "_passing",
+        "_patience",
         "_paused_at",
         "_phase_start",
         "_raw",
-        "_runtime",
         "_sized",
         "_status",
         "_stream",
         "_strip",
-        "_tally",
-        "_timeouts",
         "keep_alive",
         "over",
         "watch",
@@ -152,63 +174,39 @@ class Exchange:
 
     def __init__(
         self,
-        *,
         job: Job,
+        course: Course,
         connection: Connection,
-        client: FrontProtocol,
-        call: Call,
-        dialect: ModuleType,
-        grammar: Grammar,
-        wire: Wire,
-        op: Op,
-        runtime: Runtime,
-        timeouts: Timeouts,
         extra: bytes,
         strip: UsageStrip | None,
-        http11: bool,
-        keep_alive: bool,
-        tally: Tally,
-        lane: Lane,
-        deadlines: Deadlines,
-        opened: bool,
+        *,
+        patience: float,
         contested: bool,
+        deadlines: Deadlines,
         now: float,
     ) -> None:
-        self._opened = opened
-        self._contested = contested
+        request, account = job.request, job.account
+        client = request.client
         self._job = job
-        self.over = False
-        self._deadlines = deadlines
+        self._course = course
         self._connection = connection
         self._client = client
-        self._call = call
-        self._dialect = dialect
-        self._runtime = runtime
-        self._timeouts = timeouts
+        self._http11 = request.http11
+        self.keep_alive = request.keep_alive
+        self._call = job.call
+        self._account = account
+        self._opened = account.opened is not None
         self._extra = extra
         self._strip = strip
-        self._http11 = http11
-        self.keep_alive = keep_alive
-        self._tally = tally
-        self._lane = lane
-        self._op = op
-        self._grammar = grammar
-        self._own = None
-        finishes = runtime.needs_finish and self._grammar.has_finish
-        if runtime.event_fault is no_fault:
-            self.watch = Watch(self._grammar, finishes=finishes)
-        else:
-            self._own = lambda event: runtime.event_fault(wire, op, event)
-            self.watch = Watch(self._grammar, self._own, finishes=finishes)
-        self._status = 0
+        self._patience = patience
+        self._contested = contested
+        self._deadlines = deadlines
+        self._lane = course.lane
+        self.watch = Watch(course.grammar, course.own, finishes=course.finishes)
         self._headers: list[tuple[bytes, bytes]] = []
-        self._held = b""
-        self._head = b""
-        self._stream = False
-        self._sized = False
-        self._passing = False
-        self._raw = False
-        self._chunked = False
+        self._held = self._head = b""
+        self._status = 0
+        self.over = self._stream = self._sized = self._passing = self._raw = self._chunked = False
         self._paused_at = 0.0
         self._phase_start = now
         deadlines.add(self)
@@ -259,13 +257,13 @@ class Exchange:
         if transport is not None:
             transport.write(data)
         now = monotonic()
-        tally = self._tally
-        seconds = now - tally.last
-        tally.itl[bisect_left(ITL_BUCKETS, seconds)] += 1
-        tally.itl_sum += seconds
-        tally.last = self._lane.last_byte = now
+        account = self._account
+        seconds = now - account.last
+        account.gaps[bisect_left(ITL_BUCKETS, seconds)] += 1
+        account.itl_sum += seconds
+        account.last = self._lane.last_byte = now
         watch.fresh.append(data)
-        tally.bytes_out = out = tally.bytes_out + len(data)
+        account.bytes_out = out = account.bytes_out + len(data)
         if out > watch.due:
             watch.settle()
             watch.due = out + BATCH
@@ -300,10 +298,10 @@ class Exchange:
         """Commit, unless the first event is an error or may still become one."""
         held = self._held
         usual = held.startswith(USUAL) and held.endswith(b"\n\n") and b"rror" not in held
-        if usual and self._own is None:
+        if usual and self._course.own is None:
             self._commit(now)
             return
-        event = first_event(self._held, self._grammar.separator)
+        event = first_event(self._held, self._course.grammar.separator)
         if event is None:
             if not could_be_fault(self._held) or len(self._held) > HELD_LIMIT:
                 self._commit(now)
@@ -315,14 +313,14 @@ class Exchange:
             self._give_up_event(*fault, event)
 
     def _fault_in(self, event: bytes) -> tuple[int, str] | None:
-        if self._own is not None:
-            return first_fault(event, self._own)
+        if self._course.own is not None:
+            return first_fault(event, self._course.own)
         return first_fault(event) if b"error" in event else None
 
     def _give_up_event(self, status: int, message: str, event: bytes) -> None:
         """HTTP 200 whose first event is an error: say what it truly is."""
         text = f"{message}\n{event.decode('utf-8', 'replace')}"
-        verdict = judge(self._runtime, self._op, status or 500, text)
+        verdict = judge(self._course.place.runtime, self._course.op, status or 500, text)
         self._connection.abort()
         body = next((p for p in map(payload_of, event.splitlines()) if p.startswith(b"{")), b"")
         body = self._event_told(status or 500, message, body)
@@ -349,7 +347,7 @@ class Exchange:
 
     def _judge_whole(self) -> bool:
         text = self._held.decode("utf-8", "replace")
-        verdict = judge(self._runtime, self._op, self._status, text)
+        verdict = judge(self._course.place.runtime, self._course.op, self._status, text)
         if verdict in MOVE_ON or verdict is Verdict.UNSUPPORTED or self._opened:
             told, status = _message_of(text), self._status
             headers, body = self._as_told(status, self._held)
@@ -375,21 +373,17 @@ class Exchange:
             self._job.claim()
             self._client.relay = self
         # The head leaves with the first bytes behind it, in one system call.
-        self._head = self._choose_framing()
+        course, self._head = self._course, self._choose_framing()
         self._passing = True
         self._raw = (
             self._stream
             and self._chunked
             and self._strip is None
-            and self._own is None
-            and self._grammar.usual != b""
-            and not self._runtime.needs_finish
+            and course.own is None
+            and course.grammar.usual != b""
+            and not course.place.runtime.needs_finish
         )
-        tally = self._tally
-        tally.committed, tally.status = True, self._status
-        tally.first = tally.last = now
-        if self._stream:
-            tally.itl = [0] * (len(ITL_BUCKETS) + 1)
+        self._account.commit(self._status, now, events=self._stream)
         held, self._held, self._headers = self._held, b"", []
         self._job.begun(held)
         if held:
@@ -428,11 +422,10 @@ class Exchange:
             return
         if not self._stream and out:
             self._write(self._framed(out))
-        tally = self._tally
-        if self._stream and now > tally.first:
-            self._gap(now - tally.last)
-        tally.last = now
-        self._lane.last_byte = now
+        account = self._account
+        if self._stream and now > account.first:
+            account.gap(now - account.last)
+        account.last = self._lane.last_byte = now
         if self._stream:
             self.watch.note(data)
         else:
@@ -441,13 +434,13 @@ class Exchange:
     def _relay_events(self, out: bytes) -> bool:
         """Write what came of a stream. False when the stream was cut there."""
         fault = self.watch.feed(out)
-        if fault is not None and not (self._grammar.failure_ends and self.watch.ended):
+        if fault is not None and not (self._course.grammar.failure_ends and self.watch.ended):
             self.watch.note(out)
-            tail = b"\n" if self._grammar.separator == b"\n\n" else b""
+            tail = b"\n" if self._course.grammar.separator == b"\n\n" else b""
             self._write(self._framed(out[: fault.end] + tail))
             self._end_cut("engine_error", fault.message)
             return False
-        if self._runtime.needs_finish and self.watch.ended and self._unfinished():
+        if self._course.place.runtime.needs_finish and self.watch.ended and self._unfinished():
             self.watch.note(out)
             done = max(out.rfind(b"data: [DONE]"), 0)
             if out[:done]:
@@ -459,12 +452,7 @@ class Exchange:
         return True
 
     def _unfinished(self) -> bool:
-        return self._grammar.has_finish and not self.watch.finished
-
-    def _gap(self, seconds: float) -> None:
-        tally = self._tally
-        tally.itl[bisect_left(ITL_BUCKETS, seconds)] += 1
-        tally.itl_sum += seconds
+        return self._course.grammar.has_finish and not self.watch.finished
 
     def _framed(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
@@ -476,7 +464,7 @@ class Exchange:
             self._client.write(data)
         else:
             self._client.post(data)
-        self._tally.bytes_out += len(data)
+        self._account.bytes_out += len(data)
 
     def pause(self) -> None:
         """The client reads too slowly: back-pressure, all the way to the engine."""
@@ -493,7 +481,7 @@ class Exchange:
     def _finish(self) -> None:
         if self._strip is not None and (rest := self._strip.close()):
             self._write(self._framed(rest))
-        if self._stream and self._grammar.has_end and not self.watch.ended:
+        if self._stream and self._course.grammar.has_end and not self.watch.ended:
             self._cut("backend_unreachable", UNFINISHED)
             return
         if self._chunked:
@@ -509,12 +497,12 @@ class Exchange:
     def _tell(self, kind: str, message: str) -> None:
         """The one error event of a stream that breaks off."""
         refusal = Refusal(kind, f"{message} What was sent is not the whole answer; ask again.")
-        event = self._dialect.cut(self._call.op, refusal, self._call.id)
+        event = self._course.dialect.cut(self._call.op, refusal, self._call.id)
         self._write(self._framed(self._seam() + event))
 
     def _seam(self) -> bytes:
         """What ends an event that was cut in its middle."""
-        return b"" if self.watch.at_boundary else self._grammar.separator
+        return b"" if self.watch.at_boundary else self._course.grammar.separator
 
     def _end_cut(self, reason: str, text: str) -> None:
         self._connection.abort()
@@ -556,9 +544,12 @@ class Exchange:
         if self._paused_at:
             late = now - self._paused_at >= STALL
         elif self._passing:
-            late = now - max(self._phase_start, self._tally.last) >= self._timeouts.idle
+            late = (
+                now - max(self._phase_start, self._account.last)
+                >= self._course.place.backend.timeouts.idle
+            )
         else:
-            late = now - self._phase_start >= self._timeouts.first_byte
+            late = now - self._phase_start >= self._patience
         if late:
             self._expire()
 
@@ -567,11 +558,11 @@ class Exchange:
             self._connection.abort()
             self._resolve(Result(End.STALLED, "stalled", "the client stopped reading"))
         elif self._passing:
-            silence = self._timeouts.idle
+            silence = self._course.place.backend.timeouts.idle
             self._cut("backend_timeout", f"The engine sent nothing more for {silence:g} s.")
         else:
             self._connection.abort()
-            wait = self._timeouts.first_byte
+            wait = self._patience
             self._resolve(Result(End.BROKEN, "timeout", f"no answer began within {wait:g} s"))
 
 

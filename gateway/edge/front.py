@@ -25,7 +25,7 @@ from gateway.core.keys import Keyring, authenticate
 from gateway.core.types import Caller
 from gateway.dialects import openai
 from gateway.edge.outbox import Outbox
-from gateway.edge.request import Request
+from gateway.edge.request import Relay, Request
 
 log = logging.getLogger("portico.front")
 
@@ -75,13 +75,6 @@ class Service(Protocol):
     then calls the client's ``done``; both may happen before ``begin`` returns."""
 
     def begin(self, request: Request) -> Job: ...
-
-
-class Relay(Protocol):
-    """Whoever writes to a client, told when that one reads too slowly."""
-
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
 
 
 class TooMuch(Exception):

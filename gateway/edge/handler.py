@@ -21,7 +21,7 @@ from gateway.core.charge import FREE, estimate
 from gateway.core.errors import Refusal
 from gateway.core.headers import SANE_ID, safe_value
 from gateway.core.keys import Keyring, may_call, unexpired
-from gateway.core.plan import Plan, Policy, cold, favourite, plan, route
+from gateway.core.plan import Means, Plan, cold, favourite, plan, route
 from gateway.core.plan import Route as Way
 from gateway.core.priority import HEADER, asked
 from gateway.core.queue import PLAIN, Bounds
@@ -33,7 +33,7 @@ from gateway.edge.account import Account
 from gateway.edge.attempts import Attempts, Senses
 from gateway.edge.cold import Cold, concerned
 from gateway.edge.errand import Errand
-from gateway.edge.front import FrontProtocol, Job
+from gateway.edge.front import Job
 from gateway.edge.made_here import LISTS, listed, page, shown
 from gateway.edge.opened import STATUS
 from gateway.edge.refuse import draining, internal, not_allowed, refused
@@ -55,6 +55,9 @@ MOST_WAYS = 10_000
 
 FIELD = HEADER.lower()
 
+KEEPING = frozenset({Op.RESPONSES, Op.RESPONSES_BY_ID})
+"""Surfaces on which a call may be about a response that a backend has stored."""
+
 LONGEST_USER = 256
 """Characters of X-Portico-User-Id that are kept."""
 
@@ -64,10 +67,9 @@ class Tables:
     """Everything a request is decided by, swapped as a whole on a reload or a change of the
     fleet. ``max_body`` is in bytes."""
 
+    means: Means
     keyring: Keyring = field(default_factory=Keyring)
     catalog: Catalog = field(default_factory=Catalog)
-    policies: Mapping[str, Policy] = field(default_factory=dict)
-    policy: str = "auto"
     max_body: int = 32 * 1024 * 1024
     stream_usage: str = "limits"
     queue: Bounds = PLAIN
@@ -105,7 +107,7 @@ class Handler:
         report: Callable[[Outcome], None],
         own_pages: OwnPages,
     ) -> None:
-        self.tables = Tables()
+        self.tables = Tables(Means({}, "auto", board.busy, board.lore))
         self.draining = False
         self.active = 0
         self.recall = Recall()
@@ -136,7 +138,7 @@ class Handler:
     # --- the gateway's own pages
 
     async def _own(self, request: Request) -> None:
-        path, rid, client = request.path, request_id(request.fields), _client(request)
+        path, rid, client = request.path, request_id(request.fields), request.client
         try:
             response = await self._own_pages(request, path, rid)
         except Refusal as refusal:
@@ -168,13 +170,15 @@ class Handler:
 
     def refuse(self, errand: Errand, refusal: Refusal) -> None:
         account = errand.account
-        if self._may_wait(refusal.opens) and not errand.over:
+        if errand.over:
+            return
+        if self._may_wait(refusal.opens):
             self.guarded(errand, self._wait_again)
             return
         account.refusal, account.limit = refusal.kind, refusal.limit
         account.said = refusal.message
-        account.label = refusal.label or account.label
-        if account.tally.committed:
+        account.model = refusal.label or account.model
+        if account.committed:
             self.over(errand, keep_alive=False)
             return
         if account.opened is not None:
@@ -188,6 +192,8 @@ class Handler:
     def answer(self, errand: Errand, response: web.Response) -> None:
         """End the errand with an answer of our own."""
         opened = errand.account.opened
+        if errand.over:
+            return
         if errand.lease is not None:
             response.headers.update(errand.lease.headers())
         if opened is not None:
@@ -195,12 +201,12 @@ class Handler:
             opened.tell(response)
             self.over(errand, keep_alive=False)
         elif self._close(errand):
-            _client(errand.request).respond(response)
+            errand.request.client.respond(response)
 
     def over(self, errand: Errand, *, keep_alive: bool) -> None:
         """End the errand, whose answer has been written."""
         if self._close(errand):
-            _client(errand.request).done(keep_alive)
+            errand.request.client.done(keep_alive)
 
     def left(self, errand: Errand) -> None:
         """The client has gone."""
@@ -216,13 +222,13 @@ class Handler:
         if errand.waiter is not None:
             errand.waiter.leave()
         self.active -= 1
-        outcome = errand.account.close()
+        story = errand.account.close()
         if errand.lease is not None:
             served, now = errand.account.answered, time.monotonic()
-            self._board.windows.settle(errand.lease, outcome.usage, served, now, outcome.at)
-        self.recall.keep(errand.account.story(outcome))
-        self._attempts.observe(outcome)
-        self._report(outcome)
+            self._board.windows.settle(errand.lease, story.usage, served, now, story.at)
+        self.recall.keep(story)
+        self._attempts.observe(story)
+        self._report(story)
         return True
 
     def _admit(self, errand: Errand, route: Route, tail: str) -> None:
@@ -232,7 +238,7 @@ class Handler:
             raise draining()
         if request.method not in route.methods:
             raise not_allowed(request.method, route.path, route.methods)
-        errand.caller = _client(request).prove(request, tables.keyring)
+        errand.caller = request.client.prove(request, tables.keyring)
         errand.account.key = errand.caller.name
         if errand.caller.bounded:
             self._bound(errand, errand.caller, route)
@@ -247,7 +253,7 @@ class Handler:
             body = bodies.at_hand(request.body, tables.max_body)
             self._go(errand, self._call(errand, route, tail, body))
         else:
-            _client(request).invite()
+            request.client.invite()
             errand.task = self._tasks.spawn(self._later(errand, route, tail), "request")
 
     def _bound(self, errand: Errand, caller: Caller, route: Route) -> None:
@@ -278,8 +284,8 @@ class Handler:
         """A request that installs or removes a model of an Ollama backend."""
         request, account, tables = errand.request, errand.account, self.tables
         found = manage.plan_of(request, tables.keyring, tables.catalog)
-        _client(request).invite()
-        account.label = found.label
+        request.client.invite()
+        account.model = found.label
         errand.call = manage.call_of(request, account.id, account.arrived)
         errand.upload = manage.upload_of(request)
         self._attempts.start(errand, found, tables.stream_usage)
@@ -309,11 +315,11 @@ class Handler:
         errand.call = call
         account.user, account.session, account.stream = call.user, call.session, call.stream
         if call.op is Op.SHOW and (doc := shown(call, errand.caller, tables.catalog)) is not None:
-            account.label, account.status = tables.way(call, errand.caller).label, 200
+            account.model, account.status = tables.way(call, errand.caller).label, 200
             self.answer(errand, page(doc, account.id))
             return
         way = tables.way(call, errand.caller)
-        account.label, account.seen = way.label, way.seen
+        account.model, account.seen = way.label, way.seen
         if errand.lease is not None:
             self._reserve(call, errand.lease)
         found = self._at_once(call, way)
@@ -342,7 +348,7 @@ class Handler:
     def _start(self, errand: Errand, found: Plan) -> None:
         """Send the errand on its way, as soon as the engine has the model. Raises Refusal."""
         errand.account.plan = found
-        place = found.places[0]
+        place = found.first
         if cold(place) and concerned(errand.call, place):
             errand.task = self._tasks.spawn(self._warmed(errand, found), "cold start")
         else:
@@ -351,7 +357,7 @@ class Handler:
     async def _warmed(self, errand: Errand, found: Plan) -> None:
         """Go on when the model is loaded. A client that leaves ends the waiting, not the load."""
         try:
-            await self.cold.warmed(found.places[0])
+            await self.cold.warmed(found.first)
         except Refusal as refusal:
             self.refuse(errand, refusal)
         except Exception:
@@ -361,17 +367,10 @@ class Handler:
 
     def _plan(self, call: Call, way: Way) -> Plan:
         self._turn += 1
-        tables = self.tables
+        now = time.monotonic()
+        self._board.look(now)
         return plan(
-            call,
-            way,
-            policies=tables.policies,
-            policy=tables.policy,
-            busy=self._board.busy,
-            turn=self._turn,
-            dice=self._dice.random(),
-            lore=self._board.lore,
-            now=time.monotonic(),
+            call, way, self.tables.means, turn=self._turn, dice=self._dice.random(), now=now
         )
 
     def _wait_again(self, errand: Errand) -> None:
@@ -389,16 +388,12 @@ class Handler:
 
     def favourite(self, errand: Errand, way: Way) -> str:
         """The backend that it would be given if none were full."""
-        tables = self.tables
         return favourite(
             errand.call,
             way,
-            policies=tables.policies,
-            policy=tables.policy,
-            busy=self._board.busy,
+            self.tables.means,
             turn=self._turn,
             dice=self._dice.random(),
-            lore=self._board.lore,
             now=time.monotonic(),
         )
 
@@ -428,7 +423,7 @@ class Handler:
             check_kept(tail, "response_id")
             name = self._board.makers.of(tail)
             return name if name in self.tables.catalog.by_backend else ""
-        before = doc.get("previous_response_id") if route.op is Op.RESPONSES else None
+        before = doc.get("previous_response_id")
         if not isinstance(before, str):
             return ""
         check_kept(before, "previous_response_id")
@@ -447,29 +442,25 @@ class Handler:
                 model = plain_name(model, self.tables.catalog)
         request, fields = errand.request, errand.request.fields
         pinned = fields.get("x-portico-backend", "")
-        made_by = self._maker(route, tail, doc, model)
+        made_by = self._maker(route, tail, doc, model) if route.op in KEEPING else ""
+        wish, user = fields.get(FIELD), fields.get("x-portico-user-id", "")
         return Call(
-            id=errand.account.id,
-            wire=route.wire,
-            op=route.op,
-            path=route.path,
-            model=model,
-            method=request.method,
-            stream=DIALECTS[route.wire].streams(route.op, doc),
-            body=body,
-            doc=doc,
+            errand.account.id,
+            route.wire,
+            route.op,
+            route.path,
+            model,
+            request.method,
+            DIALECTS[route.wire].streams(route.op, doc),
+            body,
+            doc,
             pinned=safe_value(pinned) if pinned else made_by,
             session=fields.get("x-portico-session-id", ""),
-            user=fields.get("x-portico-user-id", "")[:LONGEST_USER],
+            user=user[:LONGEST_USER] if user else "",
             tail=tail,
-            priority=asked(fields.get(FIELD)),
+            priority=None if wish is None else asked(wish),
             arrived=errand.account.arrived,
         )
-
-
-def _client(request: Request) -> FrontProtocol:
-    assert isinstance(request.client, FrontProtocol)
-    return request.client
 
 
 def request_id(fields: Mapping[str, str]) -> str:

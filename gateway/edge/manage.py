@@ -8,7 +8,7 @@ from dataclasses import replace
 from gateway.core.catalog import AUTO, Catalog, Place
 from gateway.core.headers import safe_value
 from gateway.core.keys import Keyring, is_admin
-from gateway.core.plan import Plan
+from gateway.core.plan import Plan, Ranking
 from gateway.core.types import Call, Op, Wire
 from gateway.dialects import Route
 from gateway.edge.body import Upload
@@ -27,7 +27,8 @@ def plan_of(request: Request, ring: Keyring, catalog: Catalog) -> Plan:
     ``overloaded``."""
     pinned = safe_value(request.fields.get("x-portico-backend", ""))
     place = ollama_manage.manager(request.path, is_admin(request.fields, ring), pinned, catalog)
-    return Plan(AUTO, (_plain(place),))
+    plain = _plain(place)
+    return Plan(AUTO, plain, (Ranking((plain,)),))
 
 
 def _plain(place: Place) -> Place:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.core.breaker import Failure
 from gateway.core.budget import Budget
@@ -71,7 +71,7 @@ class Moves:
         lane.fell = lane.fell or tried.ended
         self._blame(tried.backend, result.reason, Failure(trial=tried.trial))
 
-    def settled(self, tries: list[Tried], *, answered: bool) -> None:
+    def settled(self, tries: Sequence[Tried], *, answered: bool) -> None:
         """When a request is over: what engines answered with an error of their own. Another's
         good answer proves that the request was not to blame; where several failed alike, it may
         well have been."""

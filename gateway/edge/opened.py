@@ -10,7 +10,7 @@ from gateway.core.headers import answer_head
 from gateway.core.types import Call, Op, Wire
 from gateway.dialects import DIALECTS
 from gateway.dialects.stream import parse
-from gateway.edge.front import SERVER, FrontProtocol
+from gateway.edge.front import SERVER
 from gateway.edge.request import Request
 
 COMMENT = b": waiting\n\n"
@@ -32,7 +32,6 @@ class Opened:
     __slots__ = ("_call", "_client")
 
     def __init__(self, request: Request, call: Call, lines: bytes = b"") -> None:
-        assert isinstance(request.client, FrontProtocol)
         self._client = request.client
         self._call = call
         self._client.write(

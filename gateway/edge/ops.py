@@ -15,7 +15,7 @@ from gateway.core.errors import Refusal
 from gateway.core.keys import administrator, authenticate, authorize_admin, unexpired
 from gateway.core.types import ROUTABLE, Ask, Caller, Doc, Fleet, Health
 from gateway.edge import body as bodies
-from gateway.edge.front import SERVER, FrontProtocol
+from gateway.edge.front import SERVER
 from gateway.edge.handler import Tables
 from gateway.edge.refuse import draining, not_allowed
 from gateway.edge.request import Request
@@ -87,7 +87,6 @@ class Ops:
         method = "GET" if request.method == "HEAD" else request.method
         if method not in methods:
             raise not_allowed(request.method, path, methods)
-        assert isinstance(request.client, FrontProtocol)
         request.client.invite()
         body = await bodies.read(request.body, tables.max_body)
         accept, by = request.fields.get("accept", ""), administrator(request.fields)

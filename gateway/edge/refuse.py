@@ -48,11 +48,11 @@ def own_headers(rid: str, backend: str, model: str) -> dict[str, str]:
     }
 
 
-def own_lines(rid: str, backend: str, model: str) -> bytes:
-    """The same headers as whole lines of a head."""
+def backend_lines(backend: str, model: str) -> bytes:
+    """The same headers, but for the request's id, as whole lines of a head."""
     return (
-        f"X-Request-Id: {rid}\r\nX-Portico-Backend: {backend}\r\n"
-        f"X-Portico-Model: {safe_value(model)}\r\nServer: {SERVER}\r\n"
+        f"X-Portico-Backend: {backend}\r\nX-Portico-Model: {safe_value(model)}\r\n"
+        f"Server: {SERVER}\r\n"
     ).encode()
 
 

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import unquote
 
+from aiohttp import web
+
 from gateway.core.errors import Refusal
+from gateway.core.keys import Keyring
+from gateway.core.types import Caller
 
 HELD = 262144
 """Bytes of a body that may wait for whoever reads it before the client is no longer read."""
@@ -24,16 +28,60 @@ STEP = 65536
 """Bytes that a compressed body is unfolded by at a time, so that a bomb fills no memory."""
 
 
+MOST_NAMES = 1024
+"""Names of headers that are remembered; callers may send any."""
+
+
+class _Names(dict[bytes, str]):
+    """Header name as it came -> in lower case, as text. Names are few, and each is met in every
+    request."""
+
+    def __missing__(self, name: bytes) -> str:
+        low = name.decode("latin-1").lower()
+        if len(self) < MOST_NAMES:
+            self[name] = low
+        return low
+
+
+_NAMES = _Names()
+
+
+class Relay(Protocol):
+    """Whoever writes to a client, told when that one reads too slowly."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
 class Client(Protocol):
-    """The connection a request came on. ``relay`` is told when the client reads too slowly."""
+    """The connection a request came on."""
 
     transport: asyncio.Transport | None
+    relay: Relay | None
 
     def hold(self) -> None:
         """Read no more of the body for now."""
 
     def go_on(self) -> None:
         """Read on."""
+
+    def invite(self) -> None:
+        """Tell a client that waits for it to send its body."""
+
+    def prove(self, request: Request, ring: Keyring) -> Caller:
+        """Who asks. Raises Refusal ``unauthorized``."""
+
+    def write(self, data: bytes) -> None:
+        """Write at once."""
+
+    def post(self, data: bytes) -> None:
+        """Write at the end of this turn of the loop."""
+
+    def respond(self, response: web.Response) -> None:
+        """Write a whole answer of our own and be done."""
+
+    def done(self, keep_alive: bool) -> None:
+        """The present request has been answered; the next may come if ``keep_alive``."""
 
 
 def unreadable(why: str) -> Refusal:
@@ -206,12 +254,7 @@ class Request:
         self.method = method
         self.path, self.query = split_target(target)
         self.raw_headers = raw_headers
-        raw_headers.reverse()
-        self.fields: dict[str, str] = {
-            str(name, "latin-1").lower(): str(value, "utf-8", "surrogateescape")
-            for name, value in raw_headers
-        }
-        raw_headers.reverse()
+        self.fields = fields_of(raw_headers)
         self.http11 = http11
         self.keep_alive = keep_alive
         coding = self.fields.get("content-encoding", "")
@@ -224,6 +267,18 @@ class Request:
         """Let go of what is only needed to send the request (again)."""
         self.raw_headers = []
         self.fields = {}
+
+
+def fields_of(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Each header's first value by its name in lower case."""
+    # From the last to the first, so that of two with one name the first one stays.
+    last_first = headers[::-1]
+    try:
+        return {_NAMES[name]: value.decode() for name, value in last_first}
+    except UnicodeDecodeError:
+        return {
+            _NAMES[name]: value.decode("utf-8", "surrogateescape") for name, value in last_first
+        }
 
 
 def _length(fields: Mapping[str, str]) -> int | None:

@@ -26,8 +26,8 @@ class TurnedExchange(Exchange):
 
     __slots__ = ("_gathered", "_size", "_telling", "_turn", "_unasked")
 
-    def __init__(self, turn: Turn, unasked: UsageStrip | None, **common: Any) -> None:
-        super().__init__(**common)
+    def __init__(self, turn: Turn, unasked: UsageStrip | None, *common: Any, **more: Any) -> None:
+        super().__init__(*common, **more)
         self._turn = turn
         self._unasked = unasked
         self._telling: Stream | None = None
@@ -115,14 +115,14 @@ class TurnedExchange(Exchange):
             super()._pass(data, now)
         else:
             self._write(self._framed(data))
-            self._tally.last = self._lane.last_byte = now
+            self._account.last = self._lane.last_byte = now
 
     def _relay_events(self, out: bytes) -> bool:
         fault = self.watch.feed(out)
-        if fault is not None and not (self._grammar.failure_ends and self.watch.ended):
+        if fault is not None and not (self._course.grammar.failure_ends and self.watch.ended):
             self._break(out, fault.start, f"The engine failed: {fault.message}")
             return False
-        if self._runtime.needs_finish and self.watch.ended and self._unfinished():
+        if self._course.place.runtime.needs_finish and self.watch.ended and self._unfinished():
             self._break(out, max(out.rfind(b"data: [DONE]"), 0), UNFINISHED)
             return False
         return self._say(out)
@@ -154,7 +154,7 @@ class TurnedExchange(Exchange):
     def _finish(self) -> None:
         if self.over:
             return
-        if self._telling is not None and (self.watch.ended or not self._grammar.has_end):
+        if self._telling is not None and (self.watch.ended or not self._course.grammar.has_end):
             try:
                 self._tell_on(self._telling.close())
                 if self._unasked is not None and (rest := self._unasked.close()):

@@ -19,21 +19,24 @@ from gateway.edge.outbox import Outbox
 
 MOST_SIZES = 4096
 
-_size_lines: dict[int, tuple[bytes, ...]] = {}
 
+class SizeLines(dict[int, tuple[tuple[bytes, ...], int]]):
+    """By the length of a whole chunk without extensions: the size line that it must begin with, in
+    small and in capital digits (RFC 9112 7.1), and where its payload begins. There
+    is no line for a length that no chunk has."""
 
-def size_lines(length: int) -> tuple[bytes, ...]:
-    """The size line that a chunk without extensions must begin with for the whole of it to be
-    ``length`` bytes, in small and in capital digits (RFC 9112 7.1); nothing for the lengths that
-    no chunk has."""
-    found = _size_lines.get(length)
-    if found is None:
+    def __missing__(self, length: int) -> tuple[tuple[bytes, ...], int]:
         lines = (b"%x\r\n" % size for size in range(max(length - 12, 1), max(length - 4, 1)))
         fitting = [line for line in lines if len(line) + int(line, 16) + 2 == length]
-        found = (fitting[0], fitting[0].upper()) if fitting else ()
-        if len(_size_lines) < MOST_SIZES:
-            _size_lines[length] = found
-    return found
+        found: tuple[tuple[bytes, ...], int] = ((), 0)
+        if fitting:
+            found = (fitting[0], fitting[0].upper()), len(fitting[0])
+        if len(self) < MOST_SIZES:
+            self[length] = found
+        return found
+
+
+SIZE_LINES = SizeLines()
 
 
 _SIZING = frozenset({b"content-length", b"transfer-encoding"})
@@ -193,9 +196,9 @@ class Connection(asyncio.Protocol):
         if self._boundary:
             # The usual read: one whole chunk. The parser stands where a chunk begins, so one that
             # it is never shown does not confuse it.
-            lines = size_lines(len(data))
+            lines, start = SIZE_LINES[len(data)]
             if data.startswith(lines):
-                self._sink.on_chunk(data, len(lines[0]))
+                self._sink.on_chunk(data, start)
                 return
         self.answered = True
         if self._in_head:
@@ -262,8 +265,10 @@ class Connection(asyncio.Protocol):
             self._headers = []
             return
         self._in_head = False
-        self.reusable = self.reusable and self._parser.should_keep_alive()
-        self._sized = not _until_close(self._headers)
+        # An answer that ends with its connection is never one after which that is kept.
+        keep = self._parser.should_keep_alive()
+        self.reusable = self.reusable and keep
+        self._sized = keep or not _until_close(self._headers)
         headers, self._headers = self._headers, []
         if self._bodiless:
             # The parser would wait for the body: this connection is of no further use.

@@ -118,6 +118,7 @@ class Waiting:
         self.bounds = PLAIN
         self._loop = loop
         self._desk = desk
+        self._board = board
         self._busy = board.busy
         self._queues = board.queues
         self._pace = Pace()
@@ -245,6 +246,7 @@ class Waiting:
     def _look(self) -> None:
         """Give every free place to whoever is next."""
         self._soon = False
+        self._board.look(time.monotonic())
         for _ in range(sum(len(row.waiters) for row in self._rows.values())):
             ready = [row for spots, row in self._rows.items() if self._may_go(spots, row)]
             if not ready:
@@ -296,6 +298,7 @@ class Waiting:
 
     def _tick(self) -> None:
         self._timer = None
+        self._board.look(time.monotonic())
         for row in self._rows.values():
             row.yields = row.yields + 1 if self._free(row) else 0
         self._look()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from gateway.core.plan import View
 
-from .weighted import weighted
+from .weighted import first, ranks
+
+TIE = 1e-6
+"""Far below the smallest difference of loads that matters."""
 
 
 def least_loaded(view: View) -> list[float]:
-    """Requests in flight over weight. A tie is broken by ``weighted``, whose ranks are scaled
-    below the smallest difference that matters."""
-    ties, busy = weighted(view), view.busy.get
+    """Requests in flight over weight. A tie is broken as by ``weighted``."""
+    places, busy = view.places, view.busy.get
+    ties = ranks(len(places), first(view), TIE)
     return [
-        busy(place.backend.name, 0) / place.weight + tie * 1e-6
-        for place, tie in zip(view.places, ties, strict=True)
+        busy(place.backend.name, 0) / place.weight + tie
+        for place, tie in zip(places, ties, strict=True)
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import cache
+from itertools import accumulate
 
 from gateway.core.plan import View
 
@@ -14,17 +16,17 @@ GOLDEN = 0.6180339887498949
 def weighted(view: View) -> list[float]:
     """Ranks: 0 for the backend whose share of the unit interval holds this turn's point, then the
     others in cyclic order, so that a failure moves on evenly too."""
-    weights = [place.weight for place in view.places]
-    point = view.turn * GOLDEN % 1.0 * sum(weights)
-    reached, first = 0.0, len(weights) - 1
-    for index, weight in enumerate(weights):
-        reached += weight
-        if point < reached:
-            first = index
-            break
-    return list(_ranks(len(weights), first))
+    return list(ranks(len(view.places), first(view), 1.0))
+
+
+def first(view: View) -> int:
+    """The number of the place whose turn it is."""
+    shares = view.shares or tuple(accumulate(place.weight for place in view.places))
+    point = view.turn * GOLDEN % 1.0 * shares[-1]
+    return min(bisect_right(shares, point), len(shares) - 1)
 
 
 @cache
-def _ranks(count: int, first: int) -> tuple[float, ...]:
-    return tuple(float((index - first) % count) for index in range(count))
+def ranks(count: int, first: int, step: float) -> tuple[float, ...]:
+    """The ranks of ``count`` places from the ``first`` on, ``step`` apart."""
+    return tuple((index - first) % count * step for index in range(count))

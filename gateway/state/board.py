@@ -4,11 +4,9 @@ shared page, and everybody reads the sums."""
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
 
 from gateway.core.capacity import trial_of
 from gateway.core.types import Pulse
@@ -17,6 +15,10 @@ from gateway.state.lore import Lore, LorePage
 from gateway.state.makers import Book, Makers
 from gateway.state.meter import Meter
 from gateway.state.windows import Windows
+
+FRESH = 0.001
+"""Seconds for which a decision takes other processes' requests in flight to be what they were. No
+limit depends on it: those are kept by ``enter``."""
 
 MOST_BACKENDS = 1024
 """Columns of the page. Backends over that (ever seen in one life) share the last one."""
@@ -27,6 +29,7 @@ class Lane:
     """One backend's requests of this process: when each was sent, when a byte last came.
     ``fell`` is when it first failed since it last answered well (0: not)."""
 
+    name: str
     column: int
     starts: dict[int, float] = field(default_factory=dict)
     last_byte: float = 0.0
@@ -109,40 +112,16 @@ def _mark(backend: str) -> int:
     return int.from_bytes(blake2b(backend.encode(), digest_size=8).digest(), "big") or 1
 
 
-class Busy(Mapping[str, int]):
-    """Requests in flight by backend name, live."""
-
-    __slots__ = ("_columns", "_page")
-
-    def __init__(self, page: Page, columns: Mapping[str, int]) -> None:
-        self._page = page
-        self._columns = columns
-
-    def __getitem__(self, name: str) -> int:
-        return self._page.total(self._columns[name])
-
-    def get(self, name: str, default: Any = 0) -> Any:
-        """As a mapping's, without the detour over an exception."""
-        column = self._columns.get(name)
-        if column is None:
-            return default
-        page = self._page
-        return page.counts[column] if page.rows == 1 else page.total(column)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-
 class Board:
-    """One process's hand on the page. ``columns`` says which backend has which column, as far as
-    this process has seen them; ``makers`` who made which response; ``queues`` who waits;
-    ``windows`` what keys have used; ``lore`` is told what becomes of requests."""
+    """One process's hand on the page. ``busy`` are the requests in flight by backend: one's own
+    always, those of other processes as ``look`` saw them last; ``columns`` says which backend has
+    which column, as far as this process has seen them; ``makers`` who made which response;
+    ``queues`` who waits; ``windows`` what keys have used; ``lore`` is told what becomes of
+    requests."""
 
     __slots__ = (
         "_lanes",
+        "_looked",
         "_next",
         "_page",
         "_row",
@@ -164,7 +143,8 @@ class Board:
         self._next = 0
         self._trials: dict[int, Lane] = {}
         self.columns: dict[str, int] = {}
-        self.busy = Busy(self._page, self.columns)
+        self.busy: dict[str, int] = {}
+        self._looked = 0.0
         self.makers = Makers(self._page.book, self.columns)
         self.queues = Queues(self._page.sheet, row)
         self.meter = self._page.meter
@@ -177,13 +157,22 @@ class Board:
         column = self.columns.get(backend)
         if column is None:
             column = self.columns[backend] = self._page.column(backend)
+            self.busy[backend] = self._page.total(column)
         return column
+
+    def look(self, now: float) -> None:
+        """Take in what other processes have in flight, unless it was just done."""
+        page = self._page
+        if page.rows > 1 and now - self._looked >= FRESH:
+            self._looked = now
+            for name, column in self.columns.items():
+                self.busy[name] = page.total(column)
 
     def lane(self, backend: str) -> Lane:
         """The backend's lane, in which an exchange notes the bytes that come."""
         lane = self._lanes.get(backend)
         if lane is None:
-            lane = self._lanes[backend] = Lane(self.name(backend))
+            lane = self._lanes[backend] = Lane(backend, self.name(backend))
         return lane
 
     def enter(
@@ -238,6 +227,7 @@ class Board:
 
     def _count(self, lane: Lane, step: int) -> None:
         self._page.counts[lane.column * self._page.rows + self._row] += step
+        self.busy[lane.name] += step
 
     def show(self) -> None:
         """Write what the sensors want to know of this process's traffic onto the page."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 
 from gateway.core.explain import Story
 
@@ -15,29 +15,27 @@ else and takes up to a kilobyte, so that this bounds the memory at some 32 MiB."
 
 
 class Recall:
-    """By request id; the oldest go first."""
+    """By request id; the oldest go first. They are looked through when one is asked for, which is
+    rare: an index would cost every request something."""
 
     __slots__ = ("_kept", "_most", "_most_places", "_places")
 
     def __init__(self, most: int = MOST, most_places: int = MOST_PLACES) -> None:
         self._most = most
         self._most_places = most_places
-        # A plain dict looks through all that was taken out to find its first entry.
-        self._kept: OrderedDict[str, Story] = OrderedDict()
+        self._kept: deque[Story] = deque()
         self._places = 0
 
     def keep(self, story: Story) -> None:
-        """Keep a request that has ended; of two with one id the later."""
-        kept, rid = self._kept, story.outcome.id
-        if rid in kept:
-            self._places -= len(kept.pop(rid).seen)
-        kept[rid] = story
+        """Keep a request that has ended; of two with one id the later is found."""
+        kept = self._kept
+        kept.append(story)
         self._places += len(story.seen)
         while len(kept) > self._most or (self._places > self._most_places and len(kept) > 1):
-            self._places -= len(kept.popitem(last=False)[1].seen)
+            self._places -= len(kept.popleft().seen)
 
     def of(self, request_id: str) -> Story | None:
-        return self._kept.get(request_id)
+        return next((s for s in reversed(self._kept) if s.id == request_id), None)
 
     def __len__(self) -> int:
         return len(self._kept)

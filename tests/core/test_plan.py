@@ -9,7 +9,7 @@ from gateway.core.capacity import trial_of
 from gateway.core.catalog import build
 from gateway.core.errors import Refusal
 from gateway.core.fit import NO_DETOURS
-from gateway.core.plan import LONGEST_PLAN, favourite, plan, route
+from gateway.core.plan import LONGEST_PLAN, Means, favourite, plan, route
 from gateway.core.types import (
     Caller,
     Circuit,
@@ -29,9 +29,7 @@ def planned(known, asked=None, busy=None, *, turn=0, policy="auto", dice=0.5, ta
     return plan(
         wanted,
         route(wanted, Caller(), known, table),
-        policies=POLICIES,
-        policy=policy,
-        busy=busy or {},
+        Means(POLICIES, policy, busy or {}),
         turn=turn,
         dice=dice,
     )
@@ -256,9 +254,7 @@ def test_the_favourite_is_no_backend_whose_circuit_is_open():
         found = favourite(
             wanted,
             route(wanted, Caller(), known),
-            policies=POLICIES,
-            policy="round_robin",
-            busy={},
+            Means(POLICIES, "round_robin", {}),
             turn=turn,
             dice=0.5,
         )

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.catalog import build
 from gateway.core.cost import Brief, Known
-from gateway.core.plan import View, plan, route
+from gateway.core.plan import Means, View, plan, route
 from gateway.core.prompt import BLOCK, Prompt
 from gateway.core.types import Caller, Health
 from gateway.policies import POLICIES, policies_for, read, spelt
@@ -32,12 +32,9 @@ def planned(known, lore, policy="auto", asked=None, *, busy=None, turn=0):
     return plan(
         wanted,
         route(wanted, Caller(), known),
-        policies=policies_for([policy]),
-        policy=policy,
-        busy=busy or {},
+        Means(policies_for([policy]), policy, busy or {}, lore),
         turn=turn,
         dice=0.3,
-        lore=lore,
     )
 
 
@@ -256,6 +253,7 @@ def test_scores_are_never_negative_and_kept_with_the_plan(policy):
         scores = [score for score, _ in found.scores]
         assert scores == sorted(scores)
         assert min(scores) >= 0
+        assert found.first is found.places[0]
         view = View(call(), found.places, {}, turn, 0.5, lore)
         assert len(POLICIES[policy](view)) == 3
 

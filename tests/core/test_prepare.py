@@ -7,7 +7,15 @@ import orjson
 import pytest
 
 from gateway.core.catalog import resolve
-from gateway.core.headers import envelope, proven, request_head, retyped, translated
+from gateway.core.headers import (
+    MOST_NAMES,
+    Verdicts,
+    envelope,
+    proven,
+    request_head,
+    retyped,
+    translated,
+)
 from gateway.core.prepare import prepare, prepare_detour, wants_usage
 from gateway.core.types import Backend, Caller, Op, PublicModel, Target, Wire
 from tests.core.fleets import call, catalog, rows
@@ -103,6 +111,15 @@ CALLER = [
     ("User-Agent", "sdk"),
     ("traceparent", "00-1"),
 ]
+
+
+def test_names_of_headers_are_remembered_up_to_a_bound_and_judged_beyond_it():
+    known = Verdicts(frozenset({b"cookie"}), (b"x-portico-",))
+    for number in range(2 * MOST_NAMES):
+        assert known[b"X-%d" % number]
+    assert len(known) == MOST_NAMES
+    assert (known[b"COOKIE"], known[b"X-Portico-Key"], known[b"Connection"]) == (False, False, None)
+    assert len(known) == MOST_NAMES
 
 
 def test_credentials_hop_by_hop_and_own_headers_stay_behind():

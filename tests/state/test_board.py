@@ -93,6 +93,8 @@ def test_two_rows_of_one_page_are_summed_over_processes() -> None:
         assert board.busy["b"] == 3
 
     in_a_fork(other)
+    assert mine.busy["b"] == 1
+    mine.look(1.0)
     assert mine.busy["b"] == 3
     mine.show()
     assert reader.pulse("b") == boards.Pulse(3, 3.0, 8.0)
@@ -126,8 +128,12 @@ def test_what_a_dead_writer_had_in_flight_is_forgotten_and_nothing_else() -> Non
 
     in_a_fork(other, die=True)
     mine.name("c")
+    mine.look(1.0)
     assert dict(mine.busy) == {"b": 2, "c": 1}
     page.clear(1)
+    mine.look(1.0 + boards.FRESH / 2)
+    assert mine.busy["c"] == 1, "it has just looked"
+    mine.look(1.0 + boards.FRESH * 2)
     assert dict(mine.busy) == {"b": 1, "c": 0}
     assert mine.pulse("b").oldest == 2.0
     assert mine.pulse("c").oldest == 0.0
@@ -163,7 +169,7 @@ def test_the_limit_holds_when_processes_race_for_it(tmp_path: Path) -> None:
         board = Board(page, row)
         while time.monotonic() < end:
             ticket = board.enter("m", "b", 1.0, limit=2)
-            if board.busy["b"] > 2:
+            if page.total(board.name("b")) > 2:
                 board.enter("m", "too many", 1.0)
             if ticket is not None:
                 board.leave(ticket, "m", "b")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway.core.explain import Story, explain
-from gateway.core.types import Outcome
 from gateway.state.recall import Recall
 from tests.core.fleets import catalog
 
@@ -11,7 +10,7 @@ PLACES = catalog(a="vllm m1", b="vllm m1").entries["m1"].places
 
 
 def story(rid: str, status: int = 200) -> Story:
-    return Story(Outcome(rid, "k", "chat-completions", "m1", status), PLACES, None, [], 0.0, "")
+    return Story(rid, "k", "chat-completions", "m1", status, seen=PLACES)
 
 
 def test_the_oldest_go_first_and_of_two_with_one_id_the_later_stays() -> None:
@@ -21,7 +20,7 @@ def test_the_oldest_go_first_and_of_two_with_one_id_the_later_stays() -> None:
     assert [recall.of(rid) is not None for rid in "abcd"] == [True, False, True, True]
     kept = recall.of("a")
     assert kept is not None
-    assert kept.outcome.status == 503
+    assert kept.status == 503
 
 
 def test_all_together_hold_no_more_places_than_allowed() -> None:
