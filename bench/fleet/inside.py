@@ -16,7 +16,7 @@ from bench.fleet.server import MODEL
 from bench.fleet.text import Writing
 from bench.fleet.virtual import Sending
 from gateway.core.catalog import build
-from gateway.core.plan import Plan, plan, route
+from gateway.core.plan import Means, Plan, plan, route
 from gateway.core.types import (
     Backend,
     Call,
@@ -54,9 +54,10 @@ class Inside:
     def __init__(
         self, spec: Spec, count: int, writing: Writing, scale: float, policy: str = "auto"
     ) -> None:
-        self._writing, self._scale, self._policy = writing, scale, policy
+        self._writing, self._scale = writing, scale
         self.page = Page(1)
         self.board = Board(self.page)
+        self._means = Means(POLICIES, policy, self.board.busy, self.board.lore)
         names = [f"engine{number}" for number in range(1, count + 1)]
         self._numbers = {name: number for number, name in enumerate(names)}
         self._catalog = build(fleet(names, spec), (), lambda name, _: BY_NAME.get(name))
@@ -66,7 +67,7 @@ class Inside:
     def comes(self, job: Job, _engines: Sequence[Engine], now: float) -> Iterable[Sending]:
         call = self._call(job)
         found = self._plan(call, now)
-        place = found.places[0]
+        place = found.first
         name = place.backend.name
         ticket = self.board.enter(MODEL, name, self._time(now))
         assert ticket is not None
@@ -105,17 +106,8 @@ class Inside:
 
     def _plan(self, call: Call, now: float) -> Plan:
         self._turn += 1
-        return plan(
-            call,
-            route(call, Caller(), self._catalog),
-            policies=POLICIES,
-            policy=self._policy,
-            busy=self.board.busy,
-            turn=self._turn,
-            dice=0.5,
-            lore=self.board.lore,
-            now=self._time(now),
-        )
+        way = route(call, Caller(), self._catalog)
+        return plan(call, way, self._means, turn=self._turn, dice=0.5, now=self._time(now))
 
 
 def fleet(names: Sequence[str], spec: Spec) -> Fleet:
