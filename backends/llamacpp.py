@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gateway.core.asides import settled
 from gateway.core.runtime import (
     NO_ANSWER,
     Answer,
@@ -342,16 +343,37 @@ def _name(thing: Doc) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def _bare(thing: Doc) -> Doc:
+    """A tool, or the function in it, without members that are null."""
+    return {
+        name: _bare(value) if name == "function" and isinstance(value, dict) else value
+        for name, value in thing.items()
+        if value is not None
+    }
+
+
+def _tools(doc: Doc) -> Mapping[str, Any]:
+    """``"description": null``, which SDKs send for a function without a docstring, is a 500
+    ("Failed to parse tools", seen with xllamacpp 2026.10.11549). Then the choice among them."""
+    tools = doc.get("tools")
+    if not isinstance(tools, list):
+        return {}
+    bare = [_bare(tool) if isinstance(tool, dict) else tool for tool in tools]
+    changed = {} if bare == tools else {"tools": bare}
+    return {**changed, **_named_tool({**doc, **changed})}
+
+
 _PRIVATE = without("id_slot", "lora", "sse_ping_interval")
 """Fields that reach into the server's own affairs (sheet: llamacpp 0)."""
 
-_GENERATING = (_PRIVATE, _named_tool)
+_GENERATING = (_PRIVATE, _tools)
 
 FIXES = {
     Op.CHAT: _GENERATING,
     Op.COMPLETIONS: (_PRIVATE,),
     Op.RESPONSES: _GENERATING,
-    Op.MESSAGES: _GENERATING,
+    Op.MESSAGES: (*_GENERATING, settled),
+    Op.COUNT_TOKENS: (settled,),
     Op.EMBEDDINGS: (_PRIVATE,),
     Op.RERANK: (_PRIVATE,),
     # An unknown 'prompt' is answered with 200 and no tokens (recording: tokenize).

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gateway.core.asides import settled
 from gateway.core.runtime import (
     NO_ANSWER,
     Answer,
@@ -22,6 +24,7 @@ from gateway.core.runtime import (
 )
 from gateway.core.types import Doc, Health, Model, Op, Wire
 
+from ._body import patched
 from ._instead import no_ollama
 from ._portico import CLUE, is_portico
 
@@ -115,19 +118,30 @@ def _capabilities(answer: Answer) -> dict[str, frozenset[str]]:
     }
 
 
-def _rewrite(op: Op, doc: Doc, model: Model | None) -> Doc | None:
+def _one_prompt(doc: Doc) -> Mapping[str, Any]:
     """A streamed completion takes one prompt string only (sheet: localai 6); a list of one, which
     SDKs send, is the same request."""
     prompt = doc.get("prompt")
     if (
-        op is Op.COMPLETIONS
-        and doc.get("stream")
+        doc.get("stream")
         and isinstance(prompt, list)
         and len(prompt) == 1
         and isinstance(prompt[0], str)
     ):
-        return {**doc, "prompt": prompt[0]}
-    return None
+        return {"prompt": prompt[0]}
+    return {}
+
+
+FIXES = {
+    Op.COMPLETIONS: (_one_prompt,),
+    # It hands each role to the model's chat template as it came (its anthropic/messages.go).
+    Op.MESSAGES: (settled,),
+}
+
+
+def _rewrite(op: Op, doc: Doc, model: Model | None) -> Doc | None:
+    """The body as LocalAI reads it; None when it may go as it is."""
+    return patched(doc, FIXES.get(op, ()))
 
 
 def _event_fault(wire: Wire, op: Op, event: Any) -> tuple[int, str] | None:

@@ -19,7 +19,7 @@ from gateway.control.desk import Records
 from gateway.control.exposition import State, exposition
 from gateway.control.gpu_rows import rows as rows_of
 from gateway.control.gpu_watch import About, GpuWatch, tell
-from gateway.control.keys import merged, next_end
+from gateway.control.keys import merged
 from gateway.control.metrics import Metrics
 from gateway.control.providers import backend as provided
 from gateway.core.addresses import networks
@@ -48,14 +48,15 @@ FIRST_LOOK = 3.0
 
 ACCOUNTS = 1.0
 """Seconds between two looks at what ended requests have cost."""
-FAR_OFF = 86400.0
-"""Seconds after which it is looked again for keys that expire: timers are not made for months."""
 
 IN_FORCE = 2.0
 """Seconds that the answer to a change waits for the providers to have been looked at."""
 
 CHECK_EVERY = 10.0
 """Seconds between looks at where the names of providers lead."""
+
+DEMO_PAUSE, DEMO_PAUSE_MOST = 1.0, 30.0
+"""Seconds before a demo engine that has ended is started again, and how far they double."""
 
 FIXED_STORE = ("store_url", "store_secret")
 """Settings of ``store`` that only a restart changes."""
@@ -105,7 +106,6 @@ class Controller:
         self._see = see
         self._configured = configured
         self._tasks = Tasks()
-        self._until_expiry: asyncio.TimerHandle | None = None
         self._seal = Seal(config.store_secret)
         self._provided: tuple[Backend, ...] = ()
         self._applying = asyncio.Lock()
@@ -208,7 +208,7 @@ class Controller:
         stored = self.keeper.stored
         if stored is None:
             return replace(self.config, keyring=replace(self.config.keyring, unread=True))
-        ring = merged(self.config.keyring, stored.keys, stored.closed, time.time())
+        ring = merged(self.config.keyring, stored.keys, stored.closed)
         return replace(self.config, keyring=ring)
 
     async def _store_changed(self, stored: Stored) -> None:
@@ -298,19 +298,8 @@ class Controller:
             raise Refusal("overloaded", f"Nothing was changed: {error}.") from None
 
     def _tell(self) -> None:
-        """Give the data plane what holds now, and again when the next key expires."""
+        """Give the data plane what holds now."""
         self._configured(self.told)
-        self._stop_timer()
-        stored = self.keeper.stored or Stored()
-        wait = next_end(stored.keys, time.time())
-        if wait is not None:
-            self._until_expiry = asyncio.get_running_loop().call_later(
-                min(wait, FAR_OFF), self._tell
-            )
-
-    def _stop_timer(self) -> None:
-        if self._until_expiry is not None:
-            self._until_expiry.cancel()
 
     def drain(self, name: str) -> bool:
         """Give a backend no new requests; False when there is none of that name."""
@@ -337,17 +326,36 @@ class Controller:
         await asyncio.gather(self.sensors.start(FIRST_LOOK), self.keeper.start())
         self._tasks.spawn(self._keep_checking(), "providers' addresses")
         if self.config.demo and not self.sensors.fleet.backends:
-            await self._start_demo()
+            url = await self._start_demo()
+            if url:
+                log.info("no engine was found, so the built-in demo engine was started at %s", url)
+                self._tasks.spawn(self._keep_demo(), "demo engine")
 
-    async def _start_demo(self) -> None:
+    async def _start_demo(self) -> str:
+        """The address of the demo engine, which is a backend then; '' where it did not start."""
         try:
             url = await self._demo.start()
         except DemoError as error:
             log.error("the demo engine did not start: %s", error)
-            return
+            return ""
         self._extra = (Backend("demo", url, DEMO.name),)
         await self.apply()
-        log.info("no engine was found, so the built-in demo engine was started at %s", url)
+        return url
+
+    async def _keep_demo(self) -> None:
+        """Nobody but us can start it again, so we do."""
+        pause = DEMO_PAUSE
+        while True:
+            began, url = time.monotonic(), ""
+            how = await self._demo.ended()
+            if time.monotonic() - began > DEMO_PAUSE_MOST:
+                pause = DEMO_PAUSE
+            log.warning("the demo engine ended (%s) and is started again in %.0f s", how, pause)
+            while not url:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, DEMO_PAUSE_MOST)
+                url = await self._start_demo()
+            log.info("the demo engine was started again at %s", url)
 
     def announce(self, models: list[str]) -> None:
         """Say on the log where the gateway is, what it found and how to try it."""
@@ -413,7 +421,6 @@ class Controller:
         return await asyncio.to_thread(exposition, total.snapshot(), accept)
 
     async def close(self) -> None:
-        self._stop_timer()
         await self._tasks.cancel_all()
         await self.gpu_sense.stop()
         await self.keeper.close()

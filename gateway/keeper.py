@@ -198,8 +198,8 @@ class Keeper:
             merge(self._owed, owed)
 
     async def _note_budgets(self, store: Store) -> None:
-        """Keep what keys have spent, so that a restart forgets none of it. Gateways that share a
-        store do not add up; the greater number holds."""
+        """Keep what keys have spent, so that a restart forgets none of it. Of gateways that share a
+        store the greater number holds: each is told what all have spent (state/joint.py)."""
         spent = self._meter.export()
         changed = {mark: one for mark, one in spent.items() if self._noted.get(mark) != one}
         if not changed:

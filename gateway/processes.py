@@ -35,6 +35,7 @@ from gateway.core.errors import Refusal
 from gateway.core.explain import explain
 from gateway.core.types import Ask, Doc, Fleet, Op
 from gateway.dialects import ROUTES
+from gateway.edge import manage
 from gateway.edge.handler import Tables
 from gateway.edge.ops import Ops
 from gateway.keeper import Stored
@@ -142,6 +143,7 @@ class Serving(ABC):
             access=setting.access(),
             senses=self,
             own_pages=Ops(self),
+            instance=setting.instance,
         )
 
     @property
@@ -165,7 +167,7 @@ class Serving(ABC):
         """The scrape page and its content type."""
 
     def openapi(self) -> Doc:
-        return document(__version__, ROUTES)
+        return document(__version__, {**ROUTES, **manage.ROUTES})
 
     def admin_methods(self, path: str) -> tuple[str, ...]:
         return admin.methods(path)

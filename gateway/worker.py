@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from gateway.config import Config
 from gateway.control.metrics import Metrics
@@ -26,6 +28,10 @@ from gateway.logs import AccessLog
 from gateway.policies import policies_for
 from gateway.sockets import BACKLOG
 from gateway.state.board import Board
+from gateway.tasks import Tasks
+
+if TYPE_CHECKING:
+    from gateway.state.joint import Joint
 
 POLL = 0.05
 """Seconds between looks at what is still in flight while draining."""
@@ -36,6 +42,9 @@ HOUSEKEEPING = 0.1
 AWAY = frozenset({Health.DOWN, Health.LOADING})
 MOST_WORKS = 20_000
 """Ended requests that wait to be told to the control side; it asks once a second at least."""
+
+SHARED_STORES = ("redis:", "rediss:")
+"""Addresses of stores that several gateways may have in common."""
 
 NOTHING = Fleet(0, 0.0, {}, {})
 
@@ -50,6 +59,7 @@ class Worker:
         access: AccessLog,
         senses: Senses,
         own_pages: OwnPages,
+        instance: str,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.metrics = Metrics()
@@ -60,6 +70,9 @@ class Worker:
         self.used: Sums = {}
         self._access = access
         self._board = board
+        self._instance = instance
+        self._joint: Joint | None = None
+        self._tasks = Tasks()
         self._counts_usage = False
         self._public: tuple[PublicModel, ...] = ()
         outbox = Outbox(self._loop)
@@ -115,6 +128,7 @@ class Worker:
         self._public = config.models
         self._counts_usage = config.store_url is not None
         policies = policies_for([config.policy, *(model.policy for model in config.models)])
+        self._share_limits(config.store_url or "")
         self.handler.tables = replace(
             self.handler.tables,
             means=Means(policies, config.policy, self._board.busy, self._board.lore),
@@ -126,6 +140,18 @@ class Worker:
         )
         self.handler.adopt(config.tactics)
         self.see(self.fleet)
+
+    def _share_limits(self, url: str) -> None:
+        """Count limits of keys together with the gateways that have the same Redis. The address of
+        the store only changes with a restart. That its package is missing, the keeper says."""
+        if self._joint is not None or not url.lower().startswith(SHARED_STORES):
+            return
+        with contextlib.suppress(ImportError):
+            from gateway.state.joint import Joint
+
+            windows = self._board.windows
+            windows.others = self._joint = Joint(url, self._instance, windows)
+            self._tasks.spawn(self._joint.run(), "limits")
 
     def see(self, fleet: Fleet) -> None:
         """Take over what the sensors saw."""
@@ -148,6 +174,8 @@ class Worker:
 
     async def listen(self, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
         """Begin to accept."""
+        if self._joint is not None:
+            await self._joint.ready()
         for sock in sockets:
             server = await self._loop.create_server(
                 self._front, sock=sock, ssl=tls, backlog=BACKLOG
@@ -183,6 +211,9 @@ class Worker:
         await self._front.shutdown(within=0.2)
         self._pool.close()
         self._chores.cancel()
+        await self._tasks.cancel_all()
+        if self._joint is not None:
+            await self._joint.close()
         self.flush()
 
 

@@ -9,19 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.harness import free_port
 
 
 @contextmanager
-def redis_server() -> Iterator[int]:
-    """Its port. Skips the test where there is no server, or no client."""
+def redis_server(port: int = 0) -> Iterator[int]:
+    """Its port, a free one unless it is given. Skips the test where there is no server, or no
+    client."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         pytest.skip("neither redis-server nor valkey-server is installed")
     pytest.importorskip("redis", reason="the package redis is not installed")
-    port = free_port()
+    port = port or free_port()
     words = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
     with tempfile.TemporaryDirectory(prefix="portico-redis-") as folder:
         with (Path(folder) / "log").open("wb") as log:
@@ -31,3 +33,11 @@ def redis_server() -> Iterator[int]:
         finally:
             server.terminate()
             server.wait(5)
+
+
+def server_at(port: int) -> psutil.Process:
+    """The process of ours that listens there."""
+    for child in psutil.Process().children():
+        if any(one.laddr.port == port for one in child.net_connections("tcp")):
+            return child
+    raise AssertionError(port)

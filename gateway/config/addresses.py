@@ -60,6 +60,18 @@ def backend_url(url: str) -> str:
     return plain.removesuffix("/v1").rstrip("/")
 
 
+def proxy_url(url: str) -> str:
+    """The URL of a proxy: http, a host, perhaps a port, a user and a password."""
+    scheme, found, rest = url.partition("://")
+    if not found or scheme.lower() != "http":
+        raise ValueError("must begin with http:// (no other proxies are spoken to)")
+    credentials, at, place = rest.rpartition("@")
+    plain = http_url(f"http://{place}")
+    if urlsplit(plain).path or _ODD.search(credentials):
+        raise ValueError("must be a proxy's address, such as http://proxy:3128")
+    return f"http://{credentials}{at}{plain.removeprefix('http://')}"
+
+
 def _split(url: str) -> SplitResult:
     if _ODD.search(url):
         raise ValueError("has a space or another character that must not stand in a URL")

@@ -30,19 +30,24 @@ def server(doc: ServerDoc, base: Path) -> Server:
     )
 
 
-def backends(docs: Sequence[BackendDoc], names: Sequence[str]) -> tuple[Backend, ...]:
-    return tuple(_backend(doc, name) for doc, name in zip(docs, names, strict=True))
+def backends(
+    docs: Sequence[BackendDoc], names: Sequence[str], proxies: Sequence[str]
+) -> tuple[Backend, ...]:
+    return tuple(_backend(*each) for each in zip(docs, names, proxies, strict=True))
 
 
-def _backend(doc: BackendDoc, name: str) -> Backend:
+def _backend(doc: BackendDoc, name: str, proxy: str) -> Backend:
     prefix, url = split_runtime(doc.url or "")
+    keys = tuple(key.get_secret_value() for key in doc.api_key or ())
     return Backend(
         name=name,
         url=url,
         runtime=doc.runtime if prefix in (None, "auto") else prefix,
         weight=doc.weight,
         max_concurrency=doc.max_concurrency,
-        secret=None if doc.api_key is None else doc.api_key.get_secret_value(),
+        secret=next(iter(keys), None),
+        spares=keys[1:],
+        proxy=proxy,
         models=doc.models,
         timeouts=Timeouts(doc.timeouts.connect, doc.timeouts.first_byte, doc.timeouts.idle),
     )

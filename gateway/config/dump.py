@@ -131,7 +131,9 @@ def _server(server: Server) -> dict[str, Any]:
 
 def _backend(backend: Backend, config: Config) -> dict[str, Any]:
     gpus, gate = config.gpus.get(backend.name), config.gate.modes.get(backend.name)
-    secret = backend.secret if backend.secret == PASSTHROUGH else backend.secret and MASK
+    secret: Any = backend.secret if backend.secret == PASSTHROUGH else backend.secret and MASK
+    if backend.spares:
+        secret = [MASK for _ in backend.keys]
     waits = backend.timeouts
     return _given(
         {
@@ -139,6 +141,7 @@ def _backend(backend: Backend, config: Config) -> dict[str, Any]:
             "url": backend.url,
             "runtime": backend.runtime,
             "api_key": secret,
+            "proxy": backend.proxy and without_password(backend.proxy),
             "models": list(backend.models),
             "weight": backend.weight,
             "max_concurrency": backend.max_concurrency,

@@ -17,11 +17,18 @@ from gateway.core.capacity import LEARN
 from gateway.core.gpu_gate import Mode
 from gateway.core.keys import PREFIX
 from gateway.core.priority import LEVELS
-from gateway.core.types import Op
+from gateway.core.types import PASSTHROUGH, Op
 from gateway.policies import POLICIES, spelt
 
 from . import units
-from .addresses import backend_url, http_url, listen_host, split_runtime, store_url
+from .addresses import (
+    backend_url,
+    http_url,
+    listen_host,
+    proxy_url,
+    split_runtime,
+    store_url,
+)
 
 RUNTIMES = ("auto", *BY_NAME)
 """What ``runtime`` may say; ``auto`` asks the engine."""
@@ -87,6 +94,31 @@ def header_safe(value: object) -> str:
     if not re.fullmatch(r"[!-~]+", found):
         raise ValueError("has a space, line break or letter beyond ASCII; headers cannot carry it")
     return found
+
+
+def upstream_keys(value: object) -> tuple[str, ...]:
+    """A key for an engine, or several in a list."""
+    if not isinstance(value, list):
+        return (header_safe(value),)
+    found = []
+    for number, one in enumerate(value, 1):
+        try:
+            found.append(header_safe(one))
+        except ValueError as error:
+            raise ValueError(f"entry {number} {error}") from None
+    if not found:
+        raise ValueError("is empty; write a key or remove the line")
+    if len(set(found)) < len(found):
+        raise ValueError("lists a key twice")
+    if PASSTHROUGH in found and len(found) > 1:
+        raise ValueError(f"lists '{PASSTHROUGH}' beside keys; it stands alone, without a list")
+    return tuple(found)
+
+
+def proxy(value: object) -> str:
+    """``environment``, or the URL of a proxy."""
+    found = text(value).strip()
+    return "environment" if found.lower() == "environment" else proxy_url(found)
 
 
 def client_key(value: object) -> str:
@@ -274,6 +306,24 @@ ClientKey = Annotated[
 UpstreamKey = Annotated[
     SecretStr, _typed(header_safe), WithJsonSchema({"type": "string", "minLength": 1})
 ]
+UpstreamKeys = Annotated[
+    tuple[SecretStr, ...],
+    _typed(upstream_keys),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "uniqueItems": True,
+                    "items": {"type": "string", "minLength": 1},
+                },
+            ]
+        }
+    ),
+]
+Proxy = Annotated[SecretStr, _typed(proxy), WithJsonSchema({"type": "string", "minLength": 1})]
 RuntimeName = Annotated[
     str, _typed(one_of(RUNTIMES)), WithJsonSchema({"type": "string", "enum": list(RUNTIMES)})
 ]

@@ -15,6 +15,7 @@ from .expand import expand
 from .faults import ConfigError, Faults, where
 from .model import BackendDoc, Document, KeyDoc, ModelDoc, ServerDoc
 from .overlay import overlay
+from .proxies import proxies
 from .secret_files import fetch
 from .validate import sound, validate
 from .values import LOG_FORMATS, LOG_LEVELS, Config, LogFormat, Overrides, Server
@@ -49,11 +50,12 @@ def load(path: Path | None, env: Mapping[str, str], cli: Overrides) -> Config:
     admins = keyring.admins(() if doc is None else doc.auth.admin_keys, env, faults)
     server = Server() if found.server is None else build.server(found.server, base)
     _check_tls(server, faults)
+    ways = proxies(() if doc is None else doc.backends, env, faults)
     if faults or doc is None:
         raise ConfigError(faults.lines())
     config = Config(
         server=server,
-        backends=build.backends(doc.backends, _all(names)),
+        backends=build.backends(doc.backends, _all(names), ways),
         models=build.models(doc.models),
         keyring=keyring.ring(callers, admins),
         policy=doc.routing.policy,

@@ -114,10 +114,14 @@ class BackendDoc(Section):
     url: f.BackendUrl | None = Field(default=None, validate_default=True)
     """Base address without /v1, such as http://10.0.0.11:8000; RUNTIME+http://… names the runtime
     as well."""
-    api_key: f.UpstreamKey | None = None
-    """Key sent to the engine; 'passthrough' forwards the caller's own."""
+    api_key: f.UpstreamKeys | None = None
+    """Key sent to the engine, or a list of several that take turns and rest when they are refused
+    or over their limits; 'passthrough' forwards the caller's own."""
     api_key_file: f.File | None = None
-    """File that holds the key sent to the engine."""
+    """File that holds the key sent to the engine, or several, one a line."""
+    proxy: f.Proxy | None = None
+    """Proxy on the way to an https:// address: http://HOST:PORT, or environment for what
+    HTTPS_PROXY, ALL_PROXY and NO_PROXY say. None when left out, whatever the environment says."""
     models: tuple[f.Label, ...] = ()
     """The only model ids that may be used here; all when left out."""
     weight: f.Weight = 1.0

@@ -38,7 +38,7 @@ def fetch(tree: dict[str, Any], base: Path, faults: Faults) -> dict[str, Any]:
     auth = tree.get("auth")
     found = dict(tree)
     backends = _each(tree.get("backends"), ("backends",), "api_key", base, faults)
-    found["backends"] = _agents(backends, base, faults)
+    found["backends"] = _agents(_lines(backends), base, faults)
     store = _one(tree.get("store"), ("store",), "url", base, faults)
     found["store"] = _one(store, ("store",), "secret", base, faults)
     if isinstance(auth, dict):
@@ -71,6 +71,21 @@ def _one(item: Any, path: tuple[Step, ...], name: str, base: Path, faults: Fault
     except Unusable as error:
         faults.add(at, str(error))
         return item
+
+
+def _lines(items: Any) -> Any:
+    """Backends with the lines of ``api_key_file`` as keys of their own, where it has several."""
+    if not isinstance(items, list):
+        return items
+    return [
+        {**item, "api_key": lines}
+        if isinstance(item, dict)
+        and _names_a_file(item.get("api_key_file"))
+        and isinstance(key := item.get("api_key"), str)
+        and len(lines := [line.strip() for line in key.splitlines() if line.strip()]) > 1
+        else item
+        for item in items
+    ]
 
 
 def _agents(items: Any, base: Path, faults: Faults) -> Any:

@@ -105,7 +105,7 @@ def _plain(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 
 
 def _is_secret(path: tuple[str | int, ...]) -> bool:
-    return path[-1] in ("key", "api_key", "secret") or "admin_keys" in path
+    return path[-1] in ("key", "secret") or "api_key" in path or "admin_keys" in path
 
 
 def _is_literal(text: str) -> bool:

@@ -6,15 +6,17 @@ writer, and travels back as plain values."""
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from gateway.control.desk import AdminRoute, Answered, Desk
-from gateway.control.keys import KEY_ROUTES
-from gateway.control.providers import PROVIDER_ROUTES
-from gateway.control.usage import USAGE_ROUTES
+from gateway.control.desk import AdminRoute, Answered, Desk, ref
+from gateway.control.forms import Json
+from gateway.control.keys import KEY_ROUTES, KEY_SCHEMAS
+from gateway.control.providers import PROVIDER_ROUTES, PROVIDER_SCHEMAS
+from gateway.control.usage import USAGE_ROUTES, USAGE_SCHEMAS
 from gateway.core.errors import Refusal
-from gateway.core.types import Ask, Circuit, Doc, Fleet, Sight
+from gateway.core.types import Ask, Circuit, Doc, Fleet, Health, Sight
 
 
 async def _backends(desk: Desk, ask: Ask) -> Answered:
@@ -55,20 +57,57 @@ async def _explain(desk: Desk, ask: Ask) -> Answered:
     return 200, found
 
 
+def _schema() -> Json:
+    text, number = {"type": "string"}, {"type": ["number", "null"]}
+    properties = {
+        **dict.fromkeys(("name", "url", "runtime", "version", "detail"), text),
+        "health": {"type": "string", "enum": [each.value for each in Health]},
+        "circuit": {"type": "string", "enum": [each.name.lower() for each in Circuit]},
+        "in_flight": {"type": "integer"},
+        "max_concurrency": {"type": ["integer", "null"]},
+        "models": {"type": "array", "items": text},
+        "load": {"type": "object", "properties": {"running": number, "waiting": number}},
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+ADMIN_SCHEMAS: Mapping[str, Json] = {
+    "Backend": _schema(),
+    "Backends": {
+        "type": "object",
+        "required": ["backends"],
+        "properties": {"backends": {"type": "array", "items": ref("Backend")}},
+    },
+    "Explanation": {"type": "object"},
+    **KEY_SCHEMAS,
+    **PROVIDER_SCHEMAS,
+    **USAGE_SCHEMAS,
+}
+"""What these routes take and give, by its name in the OpenAPI document."""
+
+_BACKENDS = "/admin/backends"
+
 ADMIN_ROUTES: tuple[AdminRoute, ...] = (
     AdminRoute(
-        "GET", "/admin/backends", "List the backends and what is believed of each.", _backends
+        *("GET", _BACKENDS, "List the backends and what is believed of each.", _backends),
+        gives="Backends",
     ),
-    AdminRoute("GET", "/admin/backends/{name}", "Describe one backend.", _one),
-    AdminRoute("POST", "/admin/backends/{name}/drain", "Give a backend no new requests.", _drain),
+    AdminRoute("GET", _BACKENDS + "/{name}", "Describe one backend.", _one, gives="Backend"),
     AdminRoute(
-        "POST", "/admin/backends/{name}/undrain", "Give a drained backend requests again.", _undrain
+        *("POST", _BACKENDS + "/{name}/drain", "Give a backend no new requests.", _drain),
+        gives="Backend",
+    ),
+    AdminRoute(
+        *("POST", _BACKENDS + "/{name}/undrain", "Give a drained backend requests again."),
+        _undrain,
+        gives="Backend",
     ),
     AdminRoute(
         "GET",
         "/admin/explain/{request_id}",
         "Tell why a request went where it went, and how each attempt ended.",
         _explain,
+        gives="Explanation",
     ),
     *KEY_ROUTES,
     *PROVIDER_ROUTES,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.core.keys import Keyring
@@ -67,9 +67,21 @@ class Desk(Protocol):
 @dataclass(frozen=True, slots=True)
 class AdminRoute:
     """One route. ``path`` may hold ``{name}`` for one segment; ``about`` is its summary in the
-    OpenAPI document; ``handle`` answers or raises Refusal."""
+    OpenAPI document; ``handle`` answers or raises Refusal. ``takes`` and ``gives`` are the schemas
+    of its body and its answer by their names there ('': none), ``status`` is that of an answer,
+    ``query`` are its parameters (name -> schema), ``table``: it may be asked for as CSV."""
 
     method: str
     path: str
     about: str
     handle: Callable[[Desk, Ask], Awaitable[Answered]]
+    takes: str = ""
+    gives: str = ""
+    status: int = 200
+    query: Mapping[str, Doc] = field(default_factory=dict)
+    table: bool = False
+
+
+def ref(schema: str) -> dict[str, str]:
+    """A reference to a schema of the OpenAPI document."""
+    return {"$ref": f"#/components/schemas/{schema}"}

@@ -1,4 +1,5 @@
-"""Bodies of administrators' requests: a table of fields in, checked values or a 400 out."""
+"""Bodies of administrators' requests: a table of fields in, checked values or a 400 out. The same
+table says in JSON Schema what is taken."""
 
 from __future__ import annotations
 
@@ -12,8 +13,7 @@ import orjson
 
 from gateway.core.errors import Refusal
 
-Check = Callable[[Any], Any]
-"""From what was sent to what is kept. Raises Wrong."""
+Json = dict[str, Any]
 
 
 class Wrong(ValueError):
@@ -24,6 +24,18 @@ class Wrong(ValueError):
         super().__init__(text)
         self.text = text
         self.inside = inside
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """From what was sent to what is kept, by ``run``, which raises Wrong. ``schema`` says the same
+    as far as JSON Schema can."""
+
+    run: Callable[[Any], Any]
+    schema: Json
+
+    def __call__(self, value: Any) -> Any:
+        return self.run(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +114,20 @@ def text(low: int, high: int) -> Check:
             raise Wrong("must not be blank")
         return value
 
-    return check
+    return Check(check, {"type": "string", "minLength": low, "maxLength": high})
 
 
 def whole(low: int, high: int = 10**12) -> Check:
-    """A whole number within bounds."""
+    """A whole number within bounds; in JSON 5.0 is one, too."""
 
     def check(value: Any) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise Wrong(f"must be a whole number, {low} to {high}")
         return value
 
-    return check
+    return Check(check, {"type": "integer", "minimum": low, "maximum": high})
 
 
 def one_of(names: Collection[str]) -> Check:
@@ -124,7 +138,7 @@ def one_of(names: Collection[str]) -> Check:
             raise Wrong(f"must be one of {', '.join(names)}")
         return value
 
-    return check
+    return Check(check, {"type": "string", "enum": list(names)})
 
 
 def list_of(check: Check, most: int) -> Check:
@@ -137,7 +151,7 @@ def list_of(check: Check, most: int) -> Check:
             raise Wrong(f"must have at most {most} entries")
         return [_at(f"[{i}]", check, item) for i, item in enumerate(value)]
 
-    return checked
+    return Check(checked, {"type": "array", "items": check.schema, "maxItems": most})
 
 
 def object_of(fields: Fields, ignored: Collection[str] = ()) -> Check:
@@ -158,10 +172,28 @@ def object_of(fields: Fields, ignored: Collection[str] = ()) -> Check:
             if name in value
         }
 
-    return checked
+    return Check(checked, schema(fields, ignored=ignored))
 
 
-def _at(step: str, check: Check, value: Any) -> Any:
+def schema(fields: Fields, *, partial: bool = False, ignored: Collection[str] = ()) -> Json:
+    """What ``read`` takes, as a JSON Schema."""
+    ours = {
+        name: _or_null(field.check.schema) if field.nullable else field.check.schema
+        for name, field in fields.items()
+    }
+    return {
+        "type": "object",
+        "required": [name for name, field in fields.items() if field.required and not partial],
+        "properties": {**ours, **{name: {} for name in ignored}},
+        "additionalProperties": False,
+    }
+
+
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _at(step: str, check: Callable[[Any], Any], value: Any) -> Any:
     try:
         return check(value)
     except Wrong as wrong:

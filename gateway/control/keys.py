@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from gateway.control import forms
-from gateway.control.desk import AdminRoute, Answered, Desk
-from gateway.control.forms import Field, Wrong
+from gateway.control.desk import AdminRoute, Answered, Desk, ref
+from gateway.control.forms import Field, Json, Wrong
 from gateway.core.errors import Refusal
 from gateway.core.keys import Keyring, digest
 from gateway.core.priority import LEVELS
@@ -20,33 +20,58 @@ SURFACES = tuple(op.value for op in Op)
 
 MOST = 1_000_000_000_000
 
+MOST_MODELS = 1000
+
+LATEST = 10**11
+"""Unix seconds; what is over it was meant as milliseconds."""
+
 
 def moment(value: Any) -> float:
-    """Unix seconds, from a number or from a date and time with its zone (ISO 8601)."""
+    """Unix seconds, from a number, a date (it begins in UTC) or a date and time with its zone (ISO
+    8601)."""
     if isinstance(value, str):
         try:
             found = datetime.fromisoformat(value)
         except ValueError:
-            raise Wrong("must be Unix seconds or a time such as 2027-01-31T12:00:00Z") from None
+            raise Wrong(
+                "must be Unix seconds, a date or a time such as 2027-01-31T12:00:00Z"
+            ) from None
+        if len(value) == len("2027-01-31"):
+            found = found.replace(tzinfo=UTC)
         if found.tzinfo is None:
             raise Wrong("must say its zone, such as the Z of 2027-01-31T12:00:00Z")
         return found.timestamp()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e11:
-        raise Wrong("must be Unix seconds or a time such as 2027-01-31T12:00:00Z")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
+        raise Wrong("must be Unix seconds, a date or a time such as 2027-01-31T12:00:00Z")
     return float(value)
 
 
 def _models(value: Any) -> list[str]:
-    found: list[str] = forms.list_of(forms.text(1, 255), 1000)(value)
+    found: list[str] = forms.list_of(forms.text(1, 255), MOST_MODELS)(value)
     if not found:
         raise Wrong('must name a model or a pattern, such as ["*"]')
     return found
 
 
+MOMENT = forms.Check(
+    moment,
+    {
+        "anyOf": [
+            {"type": "number", "minimum": 0, "exclusiveMaximum": LATEST},
+            {"type": "string", "format": "date-time"},
+            {"type": "string", "format": "date"},
+        ]
+    },
+)
+
+MODELS = forms.Check(
+    _models, {**forms.list_of(forms.text(1, 255), MOST_MODELS).schema, "minItems": 1}
+)
+
 LIMIT = Field(forms.whole(1, MOST), nullable=True)
 
 CHANGEABLE: Mapping[str, Field] = {
-    "models": Field(_models),
+    "models": Field(MODELS),
     "surfaces": Field(forms.list_of(forms.one_of(SURFACES), len(SURFACES))),
     "requests_per_minute": LIMIT,
     "tokens_per_minute": LIMIT,
@@ -54,7 +79,7 @@ CHANGEABLE: Mapping[str, Field] = {
     "tokens_per_month": LIMIT,
     "max_concurrency": LIMIT,
     "priority": Field(forms.one_of(tuple(LEVELS))),
-    "expires": Field(moment, nullable=True),
+    "expires": Field(MOMENT, nullable=True),
 }
 """What a key may do, by the names that it has in the configuration."""
 
@@ -99,27 +124,17 @@ def caller(kept: Doc) -> Caller:
     )
 
 
-def merged(ring: Keyring, kept: Iterable[Doc], closed: bool, now: float) -> Keyring:
-    """The configured keys and those of the store that have not expired. A configured key, or a
-    configured key's name, beats one of the store."""
+def merged(ring: Keyring, kept: Iterable[Doc], closed: bool) -> Keyring:
+    """The configured keys and those of the store; expired ones too, so that whoever still has one
+    is told. A configured key, or a configured key's name, beats one of the store."""
     names = {one.name for one in ring.callers.values()}
-    callers = {
-        doc["digest"]: caller(doc)
-        for doc in kept
-        if doc["name"] not in names and not expired(doc, now)
-    }
+    callers = {doc["digest"]: caller(doc) for doc in kept if doc["name"] not in names}
     return Keyring({**callers, **ring.callers}, ring.admins, closed)
 
 
 def expired(kept: Doc, now: float) -> bool:
     end = kept.get("expires")
     return end is not None and end <= now
-
-
-def next_end(kept: Iterable[Doc], now: float) -> float | None:
-    """Seconds until the next key expires, None when none will."""
-    ends = [doc["expires"] - now for doc in kept if doc.get("expires") is not None]
-    return min((end for end in ends if end > 0), default=None)
 
 
 def shown(kept: Doc, now: float) -> dict[str, Any]:
@@ -211,12 +226,58 @@ def _unknown(wanted: str, names: Sequence[str]) -> Refusal:
     )
 
 
+def _answer(**more: Json) -> Json:
+    """The schema of what is told of a key."""
+    text, number = {"type": "string"}, {"type": "number", "description": "Unix seconds."}
+    limit = {"type": ["integer", "null"]}
+    properties = {
+        "id": text,
+        "name": text,
+        "digest": {**text, "description": "The beginning of the key's SHA-256."},
+        "models": {"type": "array", "items": text},
+        "surfaces": {"type": "array", "items": text},
+        **{name: limit for name, field in CHANGEABLE.items() if field is LIMIT},
+        "priority": {"type": "string", "enum": list(LEVELS)},
+        "expires": {"type": ["number", "null"], "description": "Unix seconds."},
+        "expired": {"type": "boolean"},
+        "created": number,
+        "created_by": text,
+        "updated": number,
+        "updated_by": text,
+        **more,
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+KEY_SCHEMAS: Mapping[str, Json] = {
+    "NewKey": forms.schema(FIELDS),
+    "KeyChanges": forms.schema(CHANGEABLE, partial=True, ignored=("name", *SHOWN)),
+    "Key": _answer(),
+    "MadeKey": _answer(key={"type": "string", "description": "The key, shown this once."}),
+    "Keys": {
+        "type": "object",
+        "required": ["keys"],
+        "properties": {"keys": {"type": "array", "items": ref("Key")}},
+    },
+}
+
+PATH = "/admin/keys"
+
 KEY_ROUTES: tuple[AdminRoute, ...] = (
     AdminRoute(
-        "GET", "/admin/keys", "List the keys of the store, never the keys themselves.", _list
+        "GET", PATH, "List the keys of the store, never the keys themselves.", _list, gives="Keys"
     ),
-    AdminRoute("POST", "/admin/keys", "Make a key; the answer shows it, once.", _new),
-    AdminRoute("GET", "/admin/keys/{id}", "Describe a key, by its id or name.", _one),
-    AdminRoute("PATCH", "/admin/keys/{id}", "Change what a key may do, and until when.", _change),
-    AdminRoute("DELETE", "/admin/keys/{id}", "Revoke a key.", _revoke),
+    AdminRoute(
+        *("POST", PATH, "Make a key; the answer shows it, once.", _new),
+        takes="NewKey",
+        gives="MadeKey",
+        status=201,
+    ),
+    AdminRoute("GET", PATH + "/{id}", "Describe a key, by its id or name.", _one, gives="Key"),
+    AdminRoute(
+        *("PATCH", PATH + "/{id}", "Change what a key may do, and until when.", _change),
+        takes="KeyChanges",
+        gives="Key",
+    ),
+    AdminRoute("DELETE", PATH + "/{id}", "Revoke a key.", _revoke, status=204),
 )

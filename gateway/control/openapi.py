@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from gateway.control.admin import ADMIN_ROUTES
+from gateway.control.admin import ADMIN_ROUTES, ADMIN_SCHEMAS
+from gateway.control.desk import AdminRoute
 from gateway.core.errors import KINDS
 from gateway.core.types import Op, Wire
 
@@ -14,7 +15,8 @@ Json = dict[str, Any]
 
 
 class RouteLike(Protocol):
-    """What is read of a row of the routes table. ``body`` is json, loose, multipart or none."""
+    """What is read of a row of the routes table. ``body`` is json, loose, multipart, raw or
+    none."""
 
     @property
     def path(self) -> str: ...
@@ -27,6 +29,9 @@ class RouteLike(Protocol):
     @property
     def body(self) -> str: ...
 
+
+ADMIN_ONLY: list[Json] = [{"bearer": []}, {"apiKey": []}]
+"""An admin key is needed, also where everybody may ask for models."""
 
 TITLES = {Wire.OPENAI: "OpenAI", Wire.ANTHROPIC: "Anthropic", Wire.OLLAMA: "Ollama"}
 
@@ -153,8 +158,10 @@ def _operation(route: RouteLike, method: str) -> Json:
             "default": _ref("responses", f"{route.wire.value}Error"),
         },
     }
-    if route.body != "none":
+    if route.body != "none" and method != "HEAD":
         operation["requestBody"] = _body(route.body)
+    if route.op is Op.MANAGE:
+        operation["security"] = ADMIN_ONLY
     return operation
 
 
@@ -164,7 +171,7 @@ def _operation_id(method: str, path: str) -> str:
 
 def _answer(body: str) -> Json:
     kinds = ["application/json"]
-    if body == "json":
+    if body in ("json", "raw"):
         kinds += ["text/event-stream", "application/x-ndjson"]
     return {
         "description": "The backend's answer; a stream where the request asks for one.",
@@ -174,6 +181,9 @@ def _answer(body: str) -> Json:
 
 
 def _body(kind: str) -> Json:
+    if kind == "raw":
+        raw: Json = {"application/json": {"schema": {}}, "application/octet-stream": {}}
+        return {"description": "As Ollama has it; passed on untouched.", "content": raw}
     media = "multipart/form-data" if kind == "multipart" else "application/json"
     schema = "AnyRequest" if kind == "loose" else "Request"
     return {"required": True, "content": {media: {"schema": _ref("schemas", schema)}}}
@@ -224,17 +234,30 @@ def _administration() -> Json:
     paths: dict[str, Json] = {}
     for row in ADMIN_ROUTES:
         item = paths.setdefault(row.path, _path_parameters(row.path))
-        item[row.method.lower()] = {
-            "operationId": _operation_id(row.method, row.path),
-            "tags": ["administration"],
-            "summary": row.about,
-            "security": [{"bearer": []}, {"apiKey": []}],
-            "responses": {
-                "200": {"description": "Done.", "content": {"application/json": {}}},
-                "default": _ref("responses", "openaiError"),
-            },
-        }
+        item[row.method.lower()] = _order(row)
     return paths
+
+
+def _order(row: AdminRoute) -> Json:
+    done: Json = {"description": "Done."}
+    if row.gives:
+        done = _json("Done.", row.gives)
+    if row.table:
+        done["content"]["text/csv"] = {"schema": {"type": "string"}}
+    operation: Json = {
+        "operationId": _operation_id(row.method, row.path),
+        "tags": ["administration"],
+        "summary": row.about,
+        "security": ADMIN_ONLY,
+        "parameters": [
+            {"name": name, "in": "query", "schema": schema} for name, schema in row.query.items()
+        ],
+        "responses": {str(row.status): done, "default": _ref("responses", "openaiError")},
+    }
+    if row.takes:
+        content = {"application/json": {"schema": _ref("schemas", row.takes)}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
 
 
 def _probe(path: str, summary: str, other: str = "", meaning: str = "") -> Json:
@@ -322,6 +345,7 @@ def _schemas() -> Json:
             ("type", "error"), type={"const": "error"}, error=_ref("schemas", "Error")
         ),
         "ollamaError": _object(("error",), error=text),
+        **ADMIN_SCHEMAS,
     }
 
 

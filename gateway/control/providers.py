@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import orjson
 
 from gateway.control import forms
-from gateway.control.desk import AdminRoute, Answered, Desk
-from gateway.control.forms import Field, Wrong
+from gateway.control.desk import AdminRoute, Answered, Desk, ref
+from gateway.control.forms import Field, Json, Wrong
 from gateway.core.errors import Refusal
 from gateway.core.types import Ask, Backend, Doc, Op, Wire
 from gateway.state.store import PROVIDER
@@ -51,6 +51,9 @@ SURFACES: Mapping[Wire, tuple[Op, ...]] = {
 }
 """What each format has. ``responses`` covers the calls by id."""
 
+ALIASES = {"messages-count_tokens": Op.COUNT_TOKENS.value, "count_tokens": Op.COUNT_TOKENS.value}
+"""Surfaces whose paths are not spelt as their names."""
+
 _ID = re.compile(r"[A-Za-z0-9._~@+=-]{1,255}")
 
 
@@ -84,6 +87,25 @@ def api_key(value: Any) -> str:
     return value
 
 
+PROVIDER_ID = forms.Check(
+    provider_id, {"type": "string", "pattern": f"^{_ID.pattern}$", "minLength": 1, "maxLength": 255}
+)
+BASE_URL = forms.Check(
+    forms.text(1, 2048),
+    {**forms.text(1, 2048).schema, "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
+)
+METADATA = forms.Check(
+    metadata,
+    {
+        "anyOf": [{"type": "string", "maxLength": 4096}, {"type": "object"}],
+        "description": "Text, or an object whose JSON has at most 4096 bytes.",
+    },
+)
+API_KEY = forms.Check(
+    api_key,
+    {"type": "string", "pattern": "^[!-~]{1,4096}$", "writeOnly": True},
+)
+
 _DECLARED = forms.object_of(
     {
         "format": Field(forms.one_of(tuple(wire.value for wire in Wire)), required=True),
@@ -101,6 +123,7 @@ def declared(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = _DECLARED(value)
     names = [op.value for op in SURFACES[Wire(found["format"])]]
     plain = re.sub(r"^/?(v1|api)/", "", found["surface"]).strip("/").replace("/", "-")
+    plain = ALIASES.get(plain, plain)
     if plain == "chat" and "chat-completions" in names:
         plain = "chat-completions"
     if plain not in names:
@@ -108,8 +131,11 @@ def declared(value: Any) -> dict[str, Any]:
     return {**found, "surface": plain}
 
 
+DECLARED = forms.Check(declared, _DECLARED.schema)
+
+
 def _surfaces(value: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = forms.list_of(declared, 100)(value)
+    found: list[dict[str, Any]] = forms.list_of(DECLARED, 100)(value)
     seen = set()
     for i, one in enumerate(found):
         at = (one["format"], one["surface"])
@@ -119,9 +145,13 @@ def _surfaces(value: Any) -> list[dict[str, Any]]:
     return found
 
 
+MODELS = forms.list_of(
+    forms.object_of({"modelId": Field(forms.text(1, 255), required=True)}, ignored=("id",)), 1000
+)
+
+
 def _models(value: Any) -> list[dict[str, Any]]:
-    one = forms.object_of({"modelId": Field(forms.text(1, 255), required=True)}, ignored=("id",))
-    found: list[dict[str, Any]] = forms.list_of(one, 1000)(value)
+    found: list[dict[str, Any]] = MODELS(value)
     seen = set()
     for i, model in enumerate(found):
         if model["modelId"] in seen:
@@ -131,13 +161,15 @@ def _models(value: Any) -> list[dict[str, Any]]:
 
 
 FIELDS: Mapping[str, Field] = {
-    "providerId": Field(provider_id, required=True),
+    "providerId": Field(PROVIDER_ID, required=True),
     "name": Field(forms.text(1, 255), required=True),
-    "baseUrl": Field(forms.text(1, 2048), required=True),
-    "metadata": Field(metadata, nullable=True),
-    "supportedApiSurfaces": Field(_surfaces),
-    "models": Field(_models),
-    "apiKey": Field(api_key, nullable=True),
+    "baseUrl": Field(BASE_URL, required=True),
+    "metadata": Field(METADATA, nullable=True),
+    "supportedApiSurfaces": Field(
+        forms.Check(_surfaces, forms.list_of(DECLARED, 100).schema),
+    ),
+    "models": Field(forms.Check(_models, MODELS.schema)),
+    "apiKey": Field(API_KEY, nullable=True),
 }
 
 SHOWN = ("id", "uri", "createdAt", "updatedAt", "createdBy", "lastUpdatedBy", "hasApiKey")
@@ -195,6 +227,9 @@ def backend(kept: Doc, url: str, host: str, secret: str | None) -> Backend:
 # --- routes
 
 
+TAKEN = "another provider has it"
+
+
 def _stamp(desk: Desk) -> str:
     now = datetime.fromtimestamp(desk.now(), UTC)
     return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -211,7 +246,7 @@ async def _checked(desk: Desk, given: Mapping[str, Any], kept: Sequence[Doc], ow
     if name is not None:
         taken = desk.taken(name)
         if taken is None and any(d["providerId"] == name and d["id"] != own for d in kept):
-            taken = "another provider has it"
+            taken = TAKEN
         if taken is not None:
             raise _fault("providerId", f"cannot be '{name}': {taken}")
     if "baseUrl" in given:
@@ -239,7 +274,20 @@ async def _new(desk: Desk, ask: Ask) -> Answered:
         "lastUpdatedBy": ask.by,
     }
     await desk.records.insert(PROVIDER, own, doc)
+    if not await _first(desk, doc):
+        await desk.records.delete(PROVIDER, own)
+        raise _second(doc)
     return 201, shown(doc)
+
+
+async def _first(desk: Desk, doc: Doc) -> bool:
+    """Whether nobody else took its name meanwhile, here or at another gateway; the older has it."""
+    named = [d for d in await desk.records.all(PROVIDER) if d["providerId"] == doc["providerId"]]
+    return not named or named[0]["id"] == doc["id"]
+
+
+def _second(doc: Doc) -> Refusal:
+    return _fault("providerId", f"cannot be '{doc['providerId']}': {TAKEN}")
 
 
 def _sealed(desk: Desk, given: Mapping[str, Any], own: str) -> dict[str, str] | None:
@@ -294,6 +342,9 @@ async def _change(desk: Desk, ask: Ask) -> Answered:
         doc["apiKey"] = _sealed(desk, given, old["id"])
     if not await desk.records.update(PROVIDER, old["id"], doc):
         raise _unknown(ask.names["id"])
+    if "providerId" in given and not await _first(desk, doc):
+        await desk.records.update(PROVIDER, old["id"], old)
+        raise _second(doc)
     return 200, shown(doc)
 
 
@@ -330,11 +381,74 @@ async def _administrator(desk: Desk, ask: Ask) -> Answered:
     return 200, _person(name)
 
 
+def _answer() -> Json:
+    """The schema of what is told of a provider."""
+    text, moment = {"type": "string"}, {"type": "string", "format": "date-time"}
+    model = {"id": text, "modelId": text}
+    properties = {
+        "id": text,
+        "uri": text,
+        **{name: field.check.schema for name, field in FIELDS.items() if name != "apiKey"},
+        "metadata": {"anyOf": [METADATA.schema, {"type": "null"}]},
+        "models": {
+            "type": "array",
+            "items": {"type": "object", "required": list(model), "properties": model},
+        },
+        "hasApiKey": {"type": "boolean"},
+        "createdAt": moment,
+        "updatedAt": moment,
+        "createdBy": ref("Administrator"),
+        "lastUpdatedBy": ref("Administrator"),
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _page() -> Json:
+    properties = {
+        "aiGatewayProviders": {"type": "array", "items": ref("Provider")},
+        "uri": {"type": "string"},
+        "nextPageUri": {"type": ["string", "null"]},
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+PROVIDER_SCHEMAS: Mapping[str, Json] = {
+    "NewProvider": forms.schema(FIELDS, ignored=SHOWN),
+    "ProviderChanges": forms.schema(FIELDS, partial=True, ignored=SHOWN),
+    "Provider": _answer(),
+    "Providers": _page(),
+    "Administrator": {
+        "type": "object",
+        "required": ["id", "uri"],
+        "properties": {"id": {"type": "string"}, "uri": {"type": "string"}},
+    },
+}
+
+PAGING: Mapping[str, Json] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": MOST_LISTED},
+    "beforeId": {
+        "type": "string",
+        "minLength": 1,
+        "description": "The id of the last provider of the page before.",
+    },
+}
+
 PROVIDER_ROUTES: tuple[AdminRoute, ...] = (
-    AdminRoute("GET", PATH, "List the providers, newest first.", _list),
-    AdminRoute("POST", PATH, "Add a backend.", _new),
-    AdminRoute("GET", PATH + "/{id}", "Describe a provider.", _one),
-    AdminRoute("PATCH", PATH + "/{id}", "Change some fields of a provider.", _change),
-    AdminRoute("DELETE", PATH + "/{id}", "Take a provider out.", _delete),
-    AdminRoute("GET", "/admin/administrators/{name}", "Tell an administrator.", _administrator),
+    AdminRoute(
+        *("GET", PATH, "List the providers, newest first.", _list), gives="Providers", query=PAGING
+    ),
+    AdminRoute(
+        *("POST", PATH, "Add a backend.", _new), takes="NewProvider", gives="Provider", status=201
+    ),
+    AdminRoute("GET", PATH + "/{id}", "Describe a provider.", _one, gives="Provider"),
+    AdminRoute(
+        *("PATCH", PATH + "/{id}", "Change some fields of a provider.", _change),
+        takes="ProviderChanges",
+        gives="Provider",
+    ),
+    AdminRoute("DELETE", PATH + "/{id}", "Take a provider out.", _delete, status=204),
+    AdminRoute(
+        *("GET", "/admin/administrators/{name}", "Tell an administrator.", _administrator),
+        gives="Administrator",
+    ),
 )

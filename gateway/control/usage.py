@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import ceil
 from urllib.parse import parse_qsl
 
 from gateway.control.desk import AdminRoute, Answered, Desk
-from gateway.control.forms import Wrong
+from gateway.control.forms import Json, Wrong
 from gateway.control.keys import moment
 from gateway.core.errors import Refusal
 from gateway.core.spending import GROUPS, HOUR, Spent, grouped
@@ -31,14 +31,12 @@ COLUMNS = (
 )
 """The names of the fields of Spent, in its order."""
 
-PARAMETERS = ("from", "to", "group_by", "format")
-
 
 async def _usage(desk: Desk, ask: Ask) -> Answered:
     query = dict(parse_qsl(ask.query, keep_blank_values=True))
     for name in query:
-        if name not in PARAMETERS:
-            raise _fault(name[:100], f"is no parameter here; {', '.join(PARAMETERS)} are")
+        if name not in QUERY:
+            raise _fault(name[:100], f"is no parameter here; {', '.join(QUERY)} are")
     names, as_csv = _names(query.get("group_by")), _as_csv(query.get("format"), ask.accept)
     until = _moment("to", query.get("to"), desk.now())
     since = _moment("from", query.get("from"), until - PERIOD)
@@ -108,7 +106,9 @@ def _moment(name: str, text: str | None, default: float) -> float:
         # In a query an unescaped + is a blank.
         return moment(float(text) if text.isdecimal() else text.replace(" ", "+"))
     except (Wrong, OverflowError):
-        raise _fault(name, "must be Unix seconds or a time such as 2027-01-31T12:00:00Z") from None
+        raise _fault(
+            name, "must be Unix seconds, a date or a time such as 2027-01-31T12:00:00Z"
+        ) from None
 
 
 def _as_csv(text: str | None, accept: str) -> bool:
@@ -120,11 +120,48 @@ def _as_csv(text: str | None, accept: str) -> bool:
     return text == "csv"
 
 
+def _schema() -> Json:
+    text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
+    row = {
+        **dict.fromkeys(GROUPS, text),
+        **dict.fromkeys(COLUMNS, number),
+        "ttft_seconds_sum": {"type": "number", "minimum": 0},
+    }
+    properties = {
+        "from": {"type": "string", "format": "date-time"},
+        "to": {"type": "string", "format": "date-time"},
+        "group_by": {"type": "array", "items": {"type": "string", "enum": list(GROUPS)}},
+        "usage": {
+            "type": "array",
+            "items": {"type": "object", "required": list(COLUMNS), "properties": row},
+        },
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+USAGE_SCHEMAS: Mapping[str, Json] = {"Usage": _schema()}
+
+TIME = "Unix seconds, a date or a time such as 2027-01-31T12:00:00Z; whole hours are counted."
+
+QUERY: Mapping[str, Json] = {
+    "from": {"type": "string", "description": f"{TIME} 30 days before 'to' when left out."},
+    "to": {"type": "string", "description": f"{TIME} Now when left out."},
+    "group_by": {
+        "type": "string",
+        "description": f"Some of {', '.join(GROUPS)}, with commas between.",
+        "default": ",".join(DEFAULT),
+    },
+    "format": {"type": "string", "enum": ["json", "csv"]},
+}
+
 USAGE_ROUTES: tuple[AdminRoute, ...] = (
     AdminRoute(
         "GET",
         "/admin/usage",
         "Sum up requests, tokens, errors and first bytes by key, user, session, model and time.",
         _usage,
+        gives="Usage",
+        query=QUERY,
+        table=True,
     ),
 )

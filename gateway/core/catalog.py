@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from gateway.core.errors import Refusal
-from gateway.core.headers import Envelope, Verdicts, envelope
+from gateway.core.headers import Envelope, Verdicts, envelopes
 from gateway.core.keys import may_use
 from gateway.core.runtime import Runtime
 from gateway.core.types import ROUTABLE, Backend, Caller, Doc, Fleet, Model, PublicModel, Sight
@@ -20,7 +20,8 @@ NO_ENVELOPE = Envelope(Verdicts(frozenset(), ()), b"", ())
 @dataclass(frozen=True, slots=True)
 class Place:
     """One model on one backend: where a request can go. ``model`` None: the backend is known but
-    what it serves is not (it was never seen up), so ``asked`` is the name it would be asked for."""
+    what it serves is not (it was never seen up), so ``asked`` is the name it would be asked for.
+    ``sent`` is its envelope; where it has several keys, ``keyed`` are those of each."""
 
     backend: Backend
     sight: Sight
@@ -29,6 +30,7 @@ class Place:
     asked: str
     weight: float = 1.0
     sent: Envelope = field(default=NO_ENVELOPE, repr=False)
+    keyed: tuple[Envelope, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,13 @@ def _places(backend: Backend, sight: Sight, rows: Rows) -> tuple[Place, ...]:
     runtime = rows(sight.runtime or backend.runtime, sight.variant)
     if runtime is None:
         return ()
-    models, sent = _allowed(backend, sight), envelope(backend, runtime)
+    models, sent = _allowed(backend, sight), envelopes(backend, runtime)
+    by_key = sent if len(sent) > 1 else ()
     weight = backend.weight * sight.gpu_factor
     if not models:
-        return (Place(backend, sight, runtime, None, "", weight, sent),)
+        return (Place(backend, sight, runtime, None, "", weight, sent[0], by_key),)
     return tuple(
-        Place(backend, sight, runtime, m, runtime.upstream_model(m, sight), weight, sent)
+        Place(backend, sight, runtime, m, runtime.upstream_model(m, sight), weight, sent[0], by_key)
         for m in models
     )
 

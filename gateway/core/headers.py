@@ -110,9 +110,14 @@ class Envelope:
     ids: tuple[bytes, ...]
 
 
-def envelope(backend: Backend, runtime: Runtime) -> Envelope:
-    """The envelope of a backend. Its own key is written in the runtime's way; the caller's
-    credentials stay behind unless the backend is set to pass them through."""
+def envelopes(backend: Backend, runtime: Runtime) -> tuple[Envelope, ...]:
+    """The envelopes of a backend, one for each of its keys."""
+    return tuple(_envelope(backend, runtime, key) for key in backend.keys)
+
+
+def _envelope(backend: Backend, runtime: Runtime, key: str | None) -> Envelope:
+    """The backend's own key is written in the runtime's way; the caller's credentials stay behind
+    unless the backend is set to pass them through."""
     drops = {*HOP_BY_HOP, *CREDENTIALS, *OURS}
     drops |= {name.lower().encode() for name in (*runtime.drops, *runtime.adds)}
     drops |= {name.lower().encode() for name in runtime.request_ids}
@@ -120,11 +125,11 @@ def envelope(backend: Backend, runtime: Runtime) -> Envelope:
         ("Host", backend.host or urlsplit(backend.url).netloc),
         ("Accept-Encoding", "identity"),
     ]
-    if backend.secret == PASSTHROUGH:
+    if key == PASSTHROUGH:
         drops -= FORWARDABLE
-    elif backend.secret is not None:
+    elif key is not None:
         name, form = runtime.auth
-        lines.append((name, form.format(key=backend.secret)))
+        lines.append((name, form.format(key=key)))
     lines += runtime.adds.items()
     starts = (d[:-1].lower().encode() for d in runtime.drops if d.endswith("*"))
     return Envelope(

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 from gateway.core.errors import Refusal
@@ -113,10 +114,14 @@ def unexpired(caller: Caller, wall: float) -> None:
     if caller.expires is not None and wall >= caller.expires:
         raise Refusal(
             "unauthorized",
-            f"The API key '{caller.name}' has expired. Ask whoever runs this gateway for a new"
-            " one.",
+            f"The API key '{caller.name}' expired on {_date(caller.expires)}. Ask whoever runs this"
+            " gateway for a new one.",
             headers={"WWW-Authenticate": "Bearer"},
         )
+
+
+def _date(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d at %H:%M UTC")
 
 
 IMPLIED: Mapping[Op, Op] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from gateway.core.errors import Refusal
@@ -141,6 +141,24 @@ def until(window: Window, room: int, now: float) -> float:
         left -= amount
         moment = booked + MINUTE
     return max(0.0, moment - now)
+
+
+def part(caller: Caller, gateways: int) -> Caller:
+    """The caller with one gateway's part of the limits that several share and cannot count together
+    now: a part of each limit that a minute or a moment sets, at least one. Budgets are as they
+    were, since what was spent of them is known from before."""
+    if gateways <= 1:
+        return caller
+    return replace(
+        caller,
+        requests_per_minute=_part(caller.requests_per_minute, gateways),
+        tokens_per_minute=_part(caller.tokens_per_minute, gateways),
+        max_concurrency=_part(caller.max_concurrency, gateways),
+    )
+
+
+def _part(most: int | None, gateways: int) -> int | None:
+    return None if most is None else max(1, most // gateways)
 
 
 # --- what the client is told

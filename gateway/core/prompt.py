@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from gateway.core.asides import unattributed
 from gateway.core.types import Call
 
 BLOCK = 512
@@ -109,6 +110,8 @@ class _Gathering:
                 self.message(message)
                 if self.size > _MOST:
                     break
+        elif name == "system":
+            self.value(unattributed(value), 0)
         else:
             self.value(value, 0)
 

@@ -96,7 +96,9 @@ PASSTHROUGH = "passthrough"
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One engine as configured or discovered. ``url`` has no trailing slash; ``runtime`` is a
-    row's name or ``auto``; ``models``, when not empty, are the only ids it may serve here.
+    row's name or ``auto``; ``models``, when not empty, are the only ids it may serve here;
+    ``spares`` are further keys, which take turns with ``secret``; ``proxy`` is the URL of the proxy
+    on the way there, '' for the direct way.
 
     The rest is of providers that were added over HTTP. ``host`` goes into the Host header where
     ``url`` holds an address that was checked instead of the name; ``surfaces``, when not empty, are
@@ -116,6 +118,13 @@ class Backend:
     surfaces: tuple[tuple[Wire, Op], ...] = ()
     params: tuple[tuple[Wire, Op, frozenset[str]], ...] = ()
     otherwise: str = ""
+    spares: tuple[str, ...] = field(default=(), repr=False)
+    proxy: str = field(default="", repr=False)
+
+    @property
+    def keys(self) -> tuple[str | None, ...]:
+        """All its keys."""
+        return (self.secret, *self.spares)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,12 @@ class DemoEngine:
             await self.stop()
             raise DemoError(_failure(why, complaints))
 
+    async def ended(self) -> str:
+        """Wait until the engine that was started is gone; how it went, in two words."""
+        assert self._process is not None
+        status = await self._process.wait()
+        return f"signal {-status}" if status < 0 else f"status {status}"
+
     async def stop(self) -> None:
         """End the engine; returns once it is gone. Harmless when it never ran or already ended."""
         process, self._process = self._process, None

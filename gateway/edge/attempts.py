@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -32,6 +33,7 @@ from gateway.edge.errand import Errand, GivenUp
 from gateway.edge.exchange import Course, End, Exchange, Result, course_of
 from gateway.edge.front import SERVER
 from gateway.edge.hedge import Race, hedgeable
+from gateway.edge.keys import RESTING, Keys
 from gateway.edge.moves import Moves, others_may_do_better, repeatable
 from gateway.edge.refuse import backend_lines, own_headers
 from gateway.edge.request import Request
@@ -96,6 +98,7 @@ class Attempts:
         self._places = places
         self._tasks = Tasks()
         self._moves = Moves(board, senses.failed, time.monotonic())
+        self._keys = Keys()
         self._delays = Delays()
         self._courses: dict[tuple[str, str, Wire, tuple[Wire, Op]], Course] = {}
         self.tactics = Tactics()
@@ -122,7 +125,7 @@ class Attempts:
             self._moves.budget.earn()
         if self.tactics.hedge:
             errand.race = self._race(errand)
-        errand.place = plan.first
+        errand.place, errand.tired = plan.first, None
         if not self._try(errand):
             self._next(errand)
 
@@ -130,7 +133,7 @@ class Attempts:
         for place in _others(errand):
             if errand.given_up and not takes(place, self._board.busy):
                 continue
-            errand.place = place
+            errand.place, errand.tired = place, None
             if self._try(errand):
                 return
         self._give_in(errand)
@@ -176,6 +179,11 @@ class Attempts:
         account.backend = backend.name
         account.upstream_model = place.asked or errand.call.model
         errand.began = now
+        if place.keyed and not self._keys.choose(errand, now):
+            rest = self._keys.resting(place, now)
+            self._note(errand, rest)
+            self._give_up(errand, place, rest)
+            return False
         most, trial = limit(place), on_trial(place)
         errand.trial = trial
         errand.ticket = self._board.enter(account.model, backend.name, now, most, trial=trial)
@@ -186,7 +194,8 @@ class Attempts:
         errand.held_since = now if trial or most is not None else 0.0
         if errand.plan.briefs and (brief := errand.plan.brief_of(place)):
             errand.sent = self._board.lore.send(errand.call, brief, place, now)
-        errand.origin = self._pool.origin(backend.url, place.runtime.idle, place.runtime.uses)
+        idle, uses = place.runtime.idle, place.runtime.uses
+        errand.origin = self._pool.origin(backend.url, idle, uses, backend.proxy)
         # A kept connection may turn out to be dead only after the request was sent.
         kept = repeatable(errand.call)
         connection = self._pool.reuse(errand.origin, now) if kept else None
@@ -306,6 +315,10 @@ class Attempts:
     def _failed(self, errand: Errand, result: Result) -> None:
         """Nothing was relayed: it is another backend's turn, if there may be another attempt.
         Raises Refusal."""
+        if errand.place.keyed:
+            if self._keys.failed(errand, result) and self._enter(errand, time.monotonic()):
+                return
+            result = self._keys.last_word(errand, result)
         lost = [(errand.place, result)]
         if errand.race is not None:
             errand, lost = errand.race.failed(errand, result)
@@ -483,7 +496,7 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
         request.method,
         errand.origin.path + prepared.path + query,
         request.raw_headers if errand.turn is None else _headers(request, place),
-        sent=place.sent,
+        sent=place.keyed[errand.key] if place.keyed else place.sent,
         request_id=call.id,
         length=whole,
     )
@@ -608,6 +621,14 @@ def _unreached(given_up: GivenUp) -> Refusal:
     """No backend gave any answer: 504 when the last one was too slow, else 502."""
     told = "; ".join(f"'{place.backend.name}': {result.text}" for place, result in given_up)
     place, last = given_up[-1]
+    if last.reason == RESTING:
+        return Refusal(
+            "overloaded",
+            f"No backend of this model can be asked now ({told}). Try again after the time in"
+            " Retry-After; a key that is refused is for whoever runs this gateway to correct.",
+            retry_after=float(max(1, math.ceil(last.opens))),
+            headers={"X-Portico-Backend": place.backend.name},
+        )
     if last.reason == "full":
         return Refusal(
             "overloaded",

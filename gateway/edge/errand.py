@@ -63,8 +63,9 @@ class Errand:
     ``waiter`` stands for it in the line, once it had to wait; ``lease`` is its hold on the limits
     of its key, where that has any; ``race`` is where a second copy of it may be sent. The rest
     describes the present attempt: ``began`` and ``trial`` as in Tried, ``held_since`` when it took
-    a place where those are limited, else 0, ``turn`` its translation, None where the engine has the
-    surface itself. ``refused`` is why a translation could not be made."""
+    a place where those are limited, else 0, ``key`` the number of the backend's key where it has
+    several, of which ``tired`` have failed with this request, ``turn`` its translation, None where
+    the engine has the surface itself. ``refused`` is why a translation could not be made."""
 
     __slots__ = (
         "_carrier",
@@ -79,6 +80,7 @@ class Errand:
         "feeding",
         "given_up",
         "held_since",
+        "key",
         "lease",
         "origin",
         "others",
@@ -92,6 +94,7 @@ class Errand:
         "sent",
         "task",
         "ticket",
+        "tired",
         "trial",
         "turn",
         "upload",
@@ -124,6 +127,8 @@ class Errand:
         self.ticket: int | None = None
         self.began = 0.0
         self.trial = False
+        self.key = 0
+        self.tired: set[int] | None = None
         self.held_since = 0.0
         self.sent: Sent | None = None
         self.waiter: Waiter | None = None

@@ -17,6 +17,7 @@ from typing import Protocol
 from gateway.core.catalog import Place
 from gateway.core.errors import Refusal
 from gateway.core.headers import answer_head
+from gateway.core.rotation import key_failed
 from gateway.core.runtime import MOVE_ON, Verdict, judge, no_fault
 from gateway.core.types import ITL_BUCKETS, Call, Op, Wire
 from gateway.dialects import DIALECTS
@@ -75,7 +76,8 @@ class End(StrEnum):
 class Result:
     """``verdict``, ``status``, ``headers`` and ``body`` describe an answer given up; ``reason``
     is a word for metrics, ``text`` a clause for people. ``told`` is True when the error was an
-    event inside a stream of status 200; ``sent`` is False when the request never left."""
+    event inside a stream of status 200; ``sent`` is False when the request never left;
+    ``opens`` is in how many seconds the backend can be asked again, where that is known."""
 
     end: End
     reason: str = ""
@@ -86,6 +88,7 @@ class Result:
     body: bytes = b""
     told: bool = False
     sent: bool = True
+    opens: float = 0.0
     refusal: Refusal | None = None
 
 
@@ -347,8 +350,10 @@ class Exchange:
 
     def _judge_whole(self) -> bool:
         text = self._held.decode("utf-8", "replace")
-        verdict = judge(self._course.place.runtime, self._course.op, self._status, text)
-        if verdict in MOVE_ON or verdict is Verdict.UNSUPPORTED or self._opened:
+        place = self._course.place
+        verdict = judge(place.runtime, self._course.op, self._status, text)
+        another = bool(place.keyed) and key_failed(verdict, self._status)
+        if verdict in MOVE_ON or verdict is Verdict.UNSUPPORTED or self._opened or another:
             told, status = _message_of(text), self._status
             headers, body = self._as_told(status, self._held)
             reason = verdict.value

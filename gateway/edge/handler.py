@@ -42,7 +42,7 @@ from gateway.edge.upstream import Pool
 from gateway.edge.waiting import Waiting
 from gateway.state.board import Board
 from gateway.state.recall import Recall
-from gateway.state.windows import Lease
+from gateway.state.windows import Lease, Others
 from gateway.tasks import Tasks
 from gateway.translate import BRIDGES
 from gateway.translate.ollama_pages import plain_name
@@ -243,7 +243,7 @@ class Handler:
         if errand.caller.bounded:
             self._bound(errand, errand.caller, route)
         if route.op in LISTS:
-            self._list(errand, route.op)
+            self._within(errand, self._list, route.op)
             return
         if route.op is Op.MANAGE:
             self._manage(errand)
@@ -271,6 +271,28 @@ class Handler:
         if lease.caller.counts_tokens and call.op not in FREE:
             expected = estimate(call, windows.usual(lease))
             windows.reserve(lease, expected, time.monotonic(), time.time())
+
+    def _within(self, errand: Errand, step: Callable[..., None], *args: Any) -> None:
+        """Take the next step, when the other gateways that count this key's requests, if there are
+        any, have room for this one."""
+        others = self._board.windows.others
+        if errand.lease is None or others is None:
+            step(errand, *args)
+        else:
+            allowed = self._allowed(errand, others, errand.lease, step, *args)
+            errand.task = self._tasks.spawn(allowed, "limits")
+
+    async def _allowed(
+        self, errand: Errand, others: Others, lease: Lease, step: Callable[..., None], *args: Any
+    ) -> None:
+        try:
+            await others.take(lease)
+        except Refusal as refusal:
+            self.refuse(errand, refusal)
+        except Exception:
+            self.broke(errand)
+        else:
+            self.guarded(errand, step, *args)
 
     def _list(self, errand: Errand, op: Op) -> None:
         """One of the lists that are made here."""
@@ -316,12 +338,19 @@ class Handler:
         account.user, account.session, account.stream = call.user, call.session, call.stream
         if call.op is Op.SHOW and (doc := shown(call, errand.caller, tables.catalog)) is not None:
             account.model, account.status = tables.way(call, errand.caller).label, 200
-            self.answer(errand, page(doc, account.id))
+            self._within(errand, self.answer, page(doc, account.id))
             return
         way = tables.way(call, errand.caller)
         account.model, account.seen = way.label, way.seen
-        if errand.lease is not None:
-            self._reserve(call, errand.lease)
+        if errand.lease is None:
+            self._dispatch(errand, call, way)
+            return
+        self._reserve(call, errand.lease)
+        self._within(errand, self._dispatch, call, way)
+
+    def _dispatch(self, errand: Errand, call: Call, way: Way) -> None:
+        """Send the call on its way, or into the line. Raises Refusal."""
+        account = errand.account
         found = self._at_once(call, way)
         account.overhead = time.monotonic() - account.arrived - account.waited
         if found is None:

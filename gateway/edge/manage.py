@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 
 from gateway.core.catalog import AUTO, Catalog, Place
@@ -20,6 +21,16 @@ def route_of(path: str) -> Route | None:
     """The route of a management path, None for any other."""
     methods = ollama_manage.methods(path)
     return Route(path, Wire.OLLAMA, Op.MANAGE, methods, "raw") if methods else None
+
+
+ROUTES: Mapping[str, Route] = {
+    path: Route(path, Wire.OLLAMA, Op.MANAGE, methods, "raw")
+    for path, methods in (
+        (f"{path}{{digest}}" if path.endswith("/") else path, methods)
+        for path, methods in ollama_manage.METHODS.items()
+    )
+}
+"""All of them, for those who describe them."""
 
 
 def plan_of(request: Request, ring: Keyring, catalog: Catalog) -> Plan:

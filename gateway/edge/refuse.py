@@ -63,6 +63,10 @@ def refused(refusal: Refusal, wire: Wire, rid: str) -> web.Response:
     wait = refusal.retry_after or KINDS[refusal.kind].retry_after
     if wait is not None:
         headers["Retry-After"] = str(max(1, ceil(wait)))
+    elif KINDS[refusal.kind].fault == "caller":
+        # OpenAI's and Anthropic's SDKs ask again after any 5xx, our 501 among them, and Claude Code
+        # for minutes after a 401, unless they are told that it is no use.
+        headers["X-Should-Retry"] = "false"
     response = web.Response(
         status=refusal.status,
         body=dialect.refuse(refusal, rid),

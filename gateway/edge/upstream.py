@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway.edge.outbox import Outbox
+from gateway.edge.tunnel import tunnel
 
 MOST_SIZES = 4096
 
@@ -308,9 +309,9 @@ def _ending(exc: Exception | None) -> str:
 class Origin:
     """Where a backend listens, and the connections to it that are free."""
 
-    __slots__ = ("free", "host", "idle", "path", "port", "tls", "uses")
+    __slots__ = ("free", "host", "idle", "path", "port", "proxy", "tls", "uses")
 
-    def __init__(self, url: str, idle: float, uses: int | None) -> None:
+    def __init__(self, url: str, idle: float, uses: int | None, proxy: str = "") -> None:
         parts = urlsplit(url)
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -318,6 +319,7 @@ class Origin:
         self.tls = parts.scheme == "https"
         self.idle = idle
         self.uses = uses
+        self.proxy = proxy
         self.free: list[Connection] = []
 
 
@@ -331,16 +333,16 @@ class Pool:
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._loop = loop
         self._outbox = outbox
-        self._origins: dict[tuple[str, float, int | None], Origin] = {}
+        self._origins: dict[tuple[str, float, int | None, str], Origin] = {}
         self._tls: ssl.SSLContext | None = None
         self._live: set[Connection] = set()
         self._timer = loop.call_later(self.SWEEP, self._sweep)
 
-    def origin(self, url: str, idle: float, uses: int | None) -> Origin:
-        key = (url, idle, uses)
+    def origin(self, url: str, idle: float, uses: int | None, proxy: str = "") -> Origin:
+        key = (url, idle, uses, proxy)
         found = self._origins.get(key)
         if found is None:
-            found = self._origins[key] = Origin(url, idle, uses)
+            found = self._origins[key] = Origin(url, idle, uses, proxy)
         return found
 
     def reuse(self, origin: Origin, now: float) -> Connection | None:
@@ -356,12 +358,7 @@ class Pool:
         """A new connection, ready in ``within`` seconds. Raises ConnectFailed."""
         try:
             async with asyncio.timeout(within):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._live.discard, self._outbox),
-                    origin.host,
-                    origin.port,
-                    ssl=self._context() if origin.tls else None,
-                )
+                connection = await self._open(origin)
         except TimeoutError:
             raise ConnectFailed("timeout", f"no connection within {within:g} s") from None
         except ssl.SSLError as error:
@@ -372,6 +369,22 @@ class Pool:
             raise ConnectFailed("unreachable", f"it cannot be reached ({error})") from None
         self._live.add(connection)
         return connection
+
+    async def _open(self, origin: Origin) -> Connection:
+        tls = self._context() if origin.tls else None
+        if not origin.proxy:
+            _, connection = await self._loop.create_connection(
+                self._new, origin.host, origin.port, ssl=tls
+            )
+            return connection
+        sock = await tunnel(self._loop, origin.proxy, origin.host, origin.port)
+        _, connection = await self._loop.create_connection(
+            self._new, sock=sock, ssl=tls, server_hostname=origin.host if tls else None
+        )
+        return connection
+
+    def _new(self) -> Connection:
+        return Connection(self._live.discard, self._outbox)
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import aiohttp
@@ -22,6 +22,9 @@ KEEPALIVE = 3.5
 """Seconds an idle connection is kept: less than the 5 s after which vLLM and SGLang close it."""
 
 AGENT = "portico-sensors"
+
+KEY_STATUS = frozenset({401, 402, 403, 429})
+"""Answers that another key may not get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,23 @@ class Asker:
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._keys: dict[str, int] = {}
 
     async def get(self, backend: Backend, row: Runtime | None, path: str, within: float) -> Heard:
         """GET ``backend.url + path`` within ``within`` seconds, with the backend's key in the
-        row's own header (in every usual header while the runtime is not known)."""
-        return await self._ask(backend, row, Question("GET", path, within))
+        row's own header (in every usual header while the runtime is not known). Of several keys
+        the one that was taken last is shown, and when it is refused the next."""
+        question = Question("GET", path, within)
+        if not backend.spares:
+            return await self._ask(backend, row, question)
+        keys, heard = backend.keys, Heard(0)
+        for _ in keys:
+            at = self._keys.get(backend.name, 0) % len(keys)
+            heard = await self._ask(replace(backend, secret=keys[at]), row, question)
+            if heard.status not in KEY_STATUS:
+                break
+            self._keys[backend.name] = at + 1
+        return heard
 
     async def post(
         self, backend: Backend, row: Runtime | None, path: str, doc: Doc, within: float
@@ -94,6 +109,7 @@ class Asker:
             headers=headers(backend, row) | sent,
             data=question.body,
             allow_redirects=False,
+            proxy=backend.proxy or None,
             timeout=aiohttp.ClientTimeout(sock_connect=_connect(backend, question.within)),
         ) as answer:
             content = await _read(answer.content)
@@ -175,6 +191,10 @@ def explain(fault: BaseException, timeout: float, connect: float) -> tuple[Reply
             return Reply.SLOW, f"timed out after {timeout:g} s"
         case OSError(errno=errno.ECONNREFUSED):
             return Reply.REFUSED, "connection refused"
+        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
+            status = getattr(fault, "status", 0)
+            told = f"answers {status} to CONNECT" if status else "cannot be reached"
+            return Reply.UNREACHABLE, f"the proxy on the way there {told}"
         case aiohttp.ClientConnectorError():
             return Reply.UNREACHABLE, f"no connection: {fault.os_error.strerror or fault.os_error}"
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():

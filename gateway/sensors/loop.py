@@ -209,7 +209,7 @@ class Sensors:
         if watch is None:
             return
         sight = become(watch.sight, Health.DOWN, detail, time.monotonic())
-        watch.sight = replace(sight, load=Load())
+        _believe(watch, replace(sight, load=Load()))
         watch.nudge.set()
         self._publish()
 
@@ -372,7 +372,8 @@ class Sensors:
         if watch.proved > pulse.last_byte:
             pulse = replace(pulse, last_byte=watch.proved)
         watch.seen = follow(watch.seen, seen, pulse, now)
-        before, watch.sight = watch.sight, step(watch.sight, watch.seen, pulse, now)
+        before = watch.sight
+        _believe(watch, step(before, watch.seen, pulse, now))
         watch.learner.saw(watch.sight.load, now)
         most = ceiling(watch.sight.load, watch.learner.limit, self.learn)
         watch.sight = replace(watch.sight, ceiling=most)
@@ -381,8 +382,6 @@ class Sensors:
         if before.health in (Health.DOWN, Health.LOADING) and watch.sight.health in ROUTABLE:
             watch.breaker = renewed(watch.breaker)
         watch.absent = watch.absent or now if watch.sight.health is Health.DOWN else 0.0
-        if before.health is not watch.sight.health:
-            log.info("%s", told(watch.backend, watch.sight))
         watch.looked.set()
         self._publish()
         return watch.sight.health not in AILING and not watch.seen.misses
@@ -512,6 +511,23 @@ class Sensors:
             self._publish()
 
 
+def _believe(watch: Watch, sight: Sight) -> None:
+    """Another belief, and a line on the log where it is about another health: a warning when the
+    backend takes requests no more."""
+    before, watch.sight = watch.sight, sight
+    if before.health is sight.health:
+        return
+    if before.health is Health.UNKNOWN:
+        log.info("%s", told(watch.backend, sight))
+        return
+    lost = before.health in ROUTABLE and sight.health not in ROUTABLE
+    log.log(
+        logging.WARNING if lost else logging.INFO,
+        "backend %s: %s -> %s: %s",
+        *(watch.backend.name, before.health, sight.health, sight.detail),
+    )
+
+
 def _same_place(old: Backend, new: Backend) -> bool:
     """Whether what is known of ``old`` holds for ``new``."""
     return _place(old) == _place(new)
@@ -520,7 +536,7 @@ def _same_place(old: Backend, new: Backend) -> bool:
 def _place(backend: Backend) -> tuple[object, ...]:
     return (
         *(backend.url, backend.host, backend.runtime, backend.otherwise),
-        *(backend.secret, backend.discovered),
+        *(backend.keys, backend.proxy, backend.discovered),
     )
 
 

@@ -42,7 +42,7 @@ MUTE_STATUS = frozenset({0, 401, 403, 429})
 MAX_VERSION = 64
 """Characters of a version that are kept; it becomes a metrics label."""
 
-KEY_REFUSED = "key refused (401): the api_key set for this backend is not one it accepts"
+KEY_REFUSED = "key refused (401): no api_key set for this backend is one it accepts"
 KEY_MISSING = "asks for a key (401) and none is set: give this backend an api_key"
 KEY_WANTED = "asks for a key before it says what it is: set its api_key, or its runtime"
 

@@ -72,7 +72,7 @@ class Meter:
 
     def column(self, key: str) -> int:
         """The column of a key's name, given out at first sight, the same in all processes."""
-        return self._column_of(_mark(key))
+        return self._column_of(mark_of(key))
 
     def _column_of(self, mark: int) -> int:
         with self.lock:
@@ -169,13 +169,15 @@ class Meter:
         both know of the same day or month the greater number holds, so that doing it twice does no
         harm."""
         for mark, budget in kept.items():
-            column = self._column_of(int(mark, 16))
-            cells = slice(4 * column, 4 * column + 4)
-            with self.lock:
-                day, today, month, this_month = self.budgets[cells]
-                later = greater((day, today, month, this_month), budget)
-                for at, number in enumerate(later):
-                    self.budgets[4 * column + at] = number
+            self.raise_to(self._column_of(int(mark, 16)), budget)
+
+    def raise_to(self, column: int, budget: Budget) -> None:
+        """What is known from elsewhere of what a key has spent; the greater number holds."""
+        at = 4 * column
+        with self.lock:
+            day, today, month, this_month = self.budgets[at : at + 4]
+            for i, number in enumerate(greater((day, today, month, this_month), budget)):
+                self.budgets[at + i] = number
 
 
 def greater(one: Budget, other: Budget) -> Budget:
@@ -188,5 +190,6 @@ def _slot(ring: int, now: float) -> int:
     return ring * SLOTS + int(now) % SLOTS
 
 
-def _mark(key: str) -> int:
+def mark_of(key: str) -> int:
+    """By what a key's name is known in memory and in stores, in 64 bits."""
     return int.from_bytes(blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()) or 1

@@ -139,7 +139,7 @@ def _spent(columns: Mapping[str, float]) -> Spent:
     return sums._replace(ttft=columns.get("ttft", 0.0))
 
 
-def explain(where: str, error: Exception) -> str:
+def explain(where: str, error: Exception, patience: float = PATIENCE) -> str:
     """What happened to the server and what to do. The client's own text is left out where it may
     hold what was sent."""
     match error:
@@ -147,7 +147,7 @@ def explain(where: str, error: Exception) -> str:
             return f"the store at {where} refuses the password of store.url: correct it"
         case faults.TimeoutError():
             return (
-                f"the store at {where} does not answer within {PATIENCE:g} s: see whether it runs"
+                f"the store at {where} does not answer within {patience:g} s: see whether it runs"
             )
         case faults.ConnectionError() | OSError():
             return f"the store at {where} cannot be reached: see whether it runs and store.url"

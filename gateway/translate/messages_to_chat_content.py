@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from gateway.core.asides import attributes, settled
 from gateway.core.types import Doc
 
 from .fields import Losses, cannot, items, text, wrong
@@ -212,16 +213,24 @@ def system(content: Any, where: str, lost: Losses) -> str:
     for block, at in blocks(content, where):
         if block.get("type") != "text":
             raise wrong(at, f"'{at}' has to be a block of the type 'text'.")
+        if attributes(block):
+            lost.note("system.x-anthropic-billing-header")
+            continue
         lost.cached(block, "system")
         texts.append(text(block.get("text"), f"{at}.text"))
     return "\n".join(texts)
 
 
 def messages(doc: Doc, lost: Losses) -> list[Doc]:
-    """The whole conversation, system prompt first."""
+    """The whole conversation, system prompt first; what it says in the middle is said by the user,
+    since few templates take it there."""
     found: list[Doc] = []
-    if doc.get("system"):
-        found.append({"role": "system", "content": system(doc["system"], "system", lost)})
+    if changes := settled(doc):
+        doc = {**doc, **changes}
+        lost.note("messages.role")
+    said = system(doc["system"], "system", lost) if doc.get("system") else ""
+    if said:
+        found.append({"role": "system", "content": said})
     for message, at in items(doc.get("messages"), "messages"):
         where = f"{at}.content"
         match message.get("role"):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from gateway.core.types import Doc
 
 from .fields import Losses, cannot, items, text, wrong
+from .responses_to_chat_names import TEXT, flat
 from .responses_to_chat_parts import Part, as_content, divided, parts
 
 _REMEDY = "Leave it out, or ask a model of a backend that has the Responses API itself."
@@ -80,10 +83,15 @@ class Conversation:
         turn[self._thinking] = said
 
     def call(self, item: Doc, where: str) -> None:
-        function = {
-            "name": text(item.get("name"), f"{where}.name"),
-            "arguments": text(item.get("arguments"), f"{where}.arguments"),
-        }
+        self._called(item, text(item.get("arguments"), f"{where}.arguments"), where)
+
+    def free_call(self, item: Doc, where: str) -> None:
+        given = {TEXT: text(item.get("input"), f"{where}.input")}
+        self._called(item, orjson.dumps(given).decode(), where)
+
+    def _called(self, item: Doc, arguments: str, where: str) -> None:
+        name = flat(text(item.get("name"), f"{where}.name"), item.get("namespace"))
+        function = {"name": name, "arguments": arguments}
         used = text(item.get("call_id"), f"{where}.call_id")
         calls = self._model(fresh=()).setdefault("tool_calls", [])
         calls.append({"id": used, "type": "function", "function": function})
@@ -129,6 +137,8 @@ ITEMS: dict[str, Callable[[Conversation, Doc, str], None]] = {
     "reasoning": Conversation.reasoning,
     "function_call": Conversation.call,
     "function_call_output": Conversation.result,
+    "custom_tool_call": Conversation.free_call,
+    "custom_tool_call_output": Conversation.result,
 }
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from gateway.core.types import Doc
 
+from .responses_to_chat_names import TEXT, Tool
+from .terms import arguments
+
 Event = tuple[str, dict[str, Any]]
 """(name after ``response.``, fields without ``sequence_number``)."""
 
@@ -108,26 +111,31 @@ class Spoken:
 class Called:
     """An item that calls a function, with arguments in pieces."""
 
-    __slots__ = ("_name", "_pieces", "call_id", "id", "index")
+    __slots__ = ("_pieces", "_tool", "call_id", "id", "index")
 
     kind = "function_call"
 
-    def __init__(self, index: int, request_id: str, call_id: str, name: str) -> None:
+    def __init__(self, index: int, request_id: str, call_id: str, tool: Tool) -> None:
         self.id = f"fc_{request_id}_{index}"
         self.call_id = call_id
         self.index = index
-        self._name = name
+        self._tool = tool
         self._pieces: list[str] = []
 
     def whole(self, status: str) -> dict[str, Any]:
+        space = {"namespace": self._tool.namespace} if self._tool.namespace else {}
         return {
             "id": self.id,
-            "type": "function_call",
+            "type": self.kind,
             "call_id": self.call_id,
-            "name": self._name,
-            "arguments": "".join(self._pieces),
+            "name": self._tool.name,
+            **space,
+            **self._given(),
             "status": status,
         }
+
+    def _given(self) -> dict[str, str]:
+        return {"arguments": "".join(self._pieces)}
 
     def begin(self) -> list[Event]:
         item = self.whole("in_progress")
@@ -140,12 +148,37 @@ class Called:
         return [("function_call_arguments.delta", {**self._place(), "delta": piece})]
 
     def end(self, status: str) -> list[Event]:
-        item = self.whole(status)
-        done = {**self._place(), "name": self._name, "arguments": item["arguments"]}
+        done = {**self._place(), "name": self._tool.name, **self._given()}
         return [
             ("function_call_arguments.done", done),
-            ("output_item.done", {"output_index": self.index, "item": item}),
+            ("output_item.done", {"output_index": self.index, "item": self.whole(status)}),
         ]
 
     def _place(self) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index}
+
+
+class CalledFreely(Called):
+    """An item that hands a text to a tool. Engines write the text as an argument in JSON, so that
+    it can only be told when all of it is there. What is no such argument is told as it came."""
+
+    __slots__ = ()
+
+    kind = "custom_tool_call"
+
+    def _given(self) -> dict[str, str]:
+        written = "".join(self._pieces)
+        said = arguments(written).get(TEXT)
+        return {"input": said if isinstance(said, str) else written}
+
+    def add(self, piece: str) -> list[Event]:
+        self._pieces.append(piece)
+        return []
+
+    def end(self, status: str) -> list[Event]:
+        given = self._given()
+        return [
+            ("custom_tool_call_input.delta", {**self._place(), "delta": given["input"]}),
+            ("custom_tool_call_input.done", {**self._place(), **given}),
+            ("output_item.done", {"output_index": self.index, "item": self.whole(status)}),
+        ]

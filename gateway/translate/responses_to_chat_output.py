@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -10,7 +11,8 @@ from gateway.core.types import Doc
 
 from .bridge import Asking
 from .chunks import calls_of, function_of, text_of
-from .responses_to_chat_items import Called, Event, Spoken
+from .responses_to_chat_items import Called, CalledFreely, Event, Spoken
+from .responses_to_chat_names import Tool
 from .sse import LONGEST, too_long
 from .terms import reasoning, unbroken
 
@@ -48,12 +50,14 @@ def _token(entry: Doc) -> dict[str, Any]:
 class Output:
     """``choice`` takes a chunk's choice (``delta``) or a whole one (``message``), and gives the
     events; ``end`` closes what is open. ``items`` are those which go on no more, in order; ``cut``
-    is why the answer is incomplete. Raises Refusal on an answer beyond LONGEST."""
+    is why the answer is incomplete. ``tools`` are those which the engine knows by another name
+    than the client. Raises Refusal on an answer beyond LONGEST."""
 
-    __slots__ = ("_asking", "_calls", "_done", "_made", "_open", "_size", "cut")
+    __slots__ = ("_asking", "_calls", "_done", "_made", "_open", "_size", "_tools", "cut")
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, asking: Asking, tools: Mapping[str, Tool]) -> None:
         self._asking = asking
+        self._tools = tools
         self._open: list[Spoken | Called] = []
         self._calls: dict[int, Called] = {}
         self._size = 0
@@ -126,7 +130,9 @@ class Output:
         if known is None or (name and other):
             events = self._close_spoken()
             used = given or _call_id(self._asking, self._made)
-            known = Called(self._made, self._asking.id, used, name)
+            tool = self._tools.get(name) or Tool(name)
+            kind = CalledFreely if tool.free else Called
+            known = kind(self._made, self._asking.id, used, tool)
             self._calls[key] = known
             events += self._begin(known)
         piece = _arguments(function.get("arguments"))

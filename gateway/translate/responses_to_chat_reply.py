@@ -8,6 +8,7 @@ from gateway.core.types import Doc
 
 from .bridge import Asking
 from .chunks import first_choice, nonsense
+from .responses_to_chat_names import tools_of
 from .responses_to_chat_output import Output
 from .terms import responses_usage
 
@@ -79,7 +80,7 @@ def reply(doc: Doc, asking: Asking) -> Doc:
     choice = first_choice(doc)
     if choice is None:
         raise nonsense("an answer without 'choices'")
-    output, usage = Output(asking), doc.get("usage")
+    output, usage = Output(asking, tools_of(asking.doc)), doc.get("usage")
     output.choice(choice, "message")
     output.end()
     counted = usage if isinstance(usage, dict) else None

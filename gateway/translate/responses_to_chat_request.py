@@ -39,7 +39,7 @@ _REFUSED = {
 _LOST = frozenset(
     {
         *("store", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
-        *("context_management", "access_programs", "image"),
+        *("context_management", "access_programs", "image", "client_metadata"),
     }
 )
 """Hints, without which the answer is still a good one. Nothing is stored; who did not ask for it

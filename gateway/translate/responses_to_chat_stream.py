@@ -11,6 +11,7 @@ from gateway.core.types import Doc
 from .bridge import Asking
 from .chunks import Chunks, first_choice, until_fault
 from .responses_to_chat_items import Event
+from .responses_to_chat_names import tools_of
 from .responses_to_chat_output import Output
 from .responses_to_chat_reply import echo, response
 from .sse import named
@@ -27,7 +28,7 @@ class ResponsesStream:
         self._echoed = echo(asking.doc)
         self._asking = replace(asking, doc={})  # the input may be megabytes and is told no more
         self._chunks = Chunks()
-        self._output = Output(self._asking)
+        self._output = Output(self._asking, tools_of(asking.doc))
         self._usage: Doc | None = None
         self._next = 0
         self._done = False

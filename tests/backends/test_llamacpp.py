@@ -401,6 +401,31 @@ def test_a_named_tool_of_the_responses_api() -> None:
     }
 
 
+@pytest.mark.parametrize("op", [Op.CHAT, Op.RESPONSES])
+def test_a_tool_without_a_description_is_one(op: Op) -> None:
+    """A null there is answered with 500."""
+    nulls = [{"type": "function", "name": "f", "description": None, "strict": None}]
+    bare = [{"type": "function", "name": "f"}]
+    assert LLAMACPP.rewrite(op, {"tools": nulls}, None) == {"tools": bare}
+    inside = [{"type": "function", "function": {"name": "f", "description": None}}]
+    choice = {"type": "function", "function": {"name": "f"}}
+    assert LLAMACPP.rewrite(op, {"tools": inside, "tool_choice": choice}, None) == {
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "tool_choice": "required",
+    }
+
+
+@pytest.mark.parametrize("op", [Op.MESSAGES, Op.COUNT_TOKENS])
+def test_instructions_in_the_middle_are_said_in_the_users_turn(op: Op) -> None:
+    """llama.cpp issue 27367: a strict chat template fails on any 'system' that is not in front."""
+    turns = [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]
+    changed = LLAMACPP.rewrite(op, {"messages": turns}, None)
+    assert changed is not None
+    (message,) = changed["messages"]
+    assert (message["role"], len(message["content"])) == ("user", 2)
+    assert LLAMACPP.rewrite(op, {"messages": turns[:1]}, None) is None
+
+
 def test_a_named_tool_on_messages_is_left_as_the_only_one() -> None:
     """Sheet: llamacpp 10: there {type: tool} means required, whichever tool."""
     choice = {"type": "tool", "name": "get_time"}

@@ -297,3 +297,12 @@ TOO_LONG = 'rpc error: desc = {"type":"exceed_context_size_error"}'
 )
 def test_the_phrase_book_sheet_6(op: Op, status: int, text: str, verdict: Verdict) -> None:
     assert judge(LOCALAI, op, status, text) is verdict
+
+
+def test_instructions_in_the_middle_are_said_in_the_users_turn() -> None:
+    """Its anthropic/messages.go hands roles on as they came, and templates may be strict."""
+    turns = [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]
+    changed = LOCALAI.rewrite(Op.MESSAGES, {"messages": turns}, None)
+    assert changed is not None
+    assert [message["role"] for message in changed["messages"]] == ["user"]
+    assert LOCALAI.rewrite(Op.MESSAGES, {"messages": turns[:1]}, None) is None

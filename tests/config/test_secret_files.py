@@ -98,10 +98,16 @@ auth: {{keys: [{{name: k, key: {KEY}, key_file: f}}]}}
 
 
 def test_a_faulty_secret_of_a_file_is_not_shown(tmp_path: Path) -> None:
-    (tmp_path / "up.key").write_text("two\nhush")
-    found = fault(tmp_path, UP)
-    assert found.startswith("backends[0].api_key: has a space, line break")
-    assert "hush" not in found
+    for text, where in (("two hush", ""), ("one\ntwo hush", "entry 2 ")):
+        (tmp_path / "up.key").write_text(text)
+        found = fault(tmp_path, UP)
+        assert found.startswith(f"backends[0].api_key: {where}has a space, line break")
+        assert "hush" not in found
+
+
+def test_a_file_may_hold_several_keys_for_an_engine(tmp_path: Path) -> None:
+    (tmp_path / "up.key").write_text("one\n\ntwo\nthree\n")
+    assert loaded(tmp_path, UP).backends[0].keys == ("one", "two", "three")
 
 
 def test_a_faulty_line_of_admin_keys_is_named_by_its_number(tmp_path: Path) -> None:

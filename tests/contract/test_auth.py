@@ -100,6 +100,14 @@ async def test_no_key_or_a_wrong_one_is_401_and_reaches_no_engine(
     assert not guarded.own.requests
 
 
+async def test_clients_are_told_that_asking_again_with_the_same_key_is_no_use(
+    guarded: Guarded,
+) -> None:
+    """Claude Code asks for minutes otherwise."""
+    reply = await guarded.gw.post("/v1/messages", {}, [("x-api-key", "wrong")])
+    assert (reply.status, reply.header("X-Should-Retry")) == (401, "false")
+
+
 async def test_401_comes_before_anything_is_said_about_models_or_bodies(guarded: Guarded) -> None:
     assert (await guarded.gw.post("/v1/chat/completions", b"{")).status == 401
     assert (await guarded.gw.chat("no-such-model")).status == 401

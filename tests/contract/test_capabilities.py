@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
+from openai import AsyncOpenAI, InternalServerError
 
 from gateway.core.types import Op
 from tests.fakes import steps, talk
@@ -99,6 +100,15 @@ async def test_a_surface_of_another_dialect_is_translated(zoo: Zoo) -> None:
     assert (reply.status, reply.doc["type"], reply.doc["role"]) == (200, "message", "assistant")
     reply = await zoo.gw.post("/api/chat", body)
     assert (reply.status, reply.doc["done"]) == (200, True)
+
+
+async def test_a_client_of_openais_does_not_ask_again_for_what_cannot_be_done(zoo: Zoo) -> None:
+    """Its SDK repeats every 5xx twice, unless the answer says that this is no use."""
+    came = await zoo.gw.metric("portico_requests_total", status="501")
+    async with AsyncOpenAI(base_url=f"{zoo.gw.url}/v1", api_key="unused") as client:
+        with pytest.raises(InternalServerError, match="embeddings"):
+            await client.embeddings.create(model="model-tgi", input="Hi")
+    await zoo.gw.rises("portico_requests_total", came, status="501")
 
 
 async def test_what_no_translation_helps_is_501_in_the_clients_dialect(zoo: Zoo) -> None:

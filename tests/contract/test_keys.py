@@ -18,7 +18,7 @@ import pytest_asyncio
 from tests.contract.administration import ADMIN, ask, config
 from tests.fakes.engine import FakeEngine
 from tests.harness import ROOT, Gateway, environment, until
-from tests.redis_server import redis_server
+from tests.redis_server import redis_server, server_at
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -99,6 +99,9 @@ async def test_a_key_is_bounded_to_its_models_changed_and_expires(
 
         await until(gone, 2.0, "the key to expire")
         assert (await ask(gw, "GET", "/admin/keys/team-a")).json()["expired"] is True
+        for path in ("/v1/models", "/api/tags"):
+            reply = await gw.get(path, [("Authorization", f"Bearer {key['key']}")])
+            assert (reply.status, b"'team-a' expired on 20" in reply.body) == (401, True)
 
 
 async def test_the_command_makes_and_revokes_keys_of_a_running_gateway(
@@ -216,17 +219,7 @@ async def test_gateways_on_one_redis_share_keys_and_go_on_without_it(engine: Fak
             key = await made(one, "team-a")
             await until(lambda: _all(other, "none", {401}), 3.0, "the other to follow")
             assert await status(other, key["key"]) == 200
-            psutil.Process(_server_at(port)).kill()
+            server_at(port).kill()
             assert (await ask(one, "GET", "/admin/keys")).status == 503
             assert await status(one, key["key"]) == 200
             assert await status(one, "none") == 401
-
-
-def _server_at(port: int) -> int:
-    """The process of ours that listens there."""
-    for child in psutil.Process().children():
-        if str(port) in child.cmdline() or any(
-            one.laddr.port == port for one in child.net_connections("tcp")
-        ):
-            return child.pid
-    raise AssertionError(port)

@@ -278,3 +278,46 @@ async def test_a_server_of_no_known_kind_is_taken_for_what_its_entry_says(
             assert hosts == [f"localhost:{port}"], "the name, though an address was connected to"
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_of_many_who_take_a_name_at_once_one_gets_it(
+    engine: FakeEngine, tmp_path: Path, workers: int
+) -> None:
+    async with Gateway(config(tmp_path, {"e": engine.url}, workers=workers)) as gw:
+        docs = [provider(f"http://10.0.0.{n}", "one") for n in range(1, 9)]
+        replies = await asyncio.gather(*(ask(gw, "POST", "/providers", doc) for doc in docs))
+        assert sorted(reply.status for reply in replies) == [201] + [400] * 7
+        listed = (await ask(gw, "GET", "/providers")).json()["aiGatewayProviders"]
+        assert [doc["providerId"] for doc in listed] == ["one"]
+
+
+async def test_a_redirect_of_a_provider_is_not_followed(engine: FakeEngine, tmp_path: Path) -> None:
+    came: list[str] = []
+
+    port = free_port()
+
+    async def away(request: web.Request) -> web.Response:
+        there = f"http://127.0.0.1:{port}/secret"
+        return web.Response(status=302, headers={"Location": there})
+
+    async def secret(request: web.Request) -> web.Response:
+        came.append(request.path)
+        return web.json_response({"object": "list", "data": [{"id": "stolen"}]})
+
+    app = web.Application()
+    app.router.add_get("/secret", secret)
+    app.router.add_route("*", "/{tail:.*}", away)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        async with Gateway(config(tmp_path, {"e": engine.url})) as gw:
+            url = f"http://127.0.0.1:{port}"
+            await add(gw, provider(url, models=[{"modelId": "odd"}]))
+            reply = await gw.chat("odd")
+            assert reply.status not in range(200, 300)
+            assert b"stolen" not in (await gw.get("/v1/models")).body
+    finally:
+        await runner.cleanup()
+    assert not came

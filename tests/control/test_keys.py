@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.control import forms
-from gateway.control.keys import CHANGEABLE, FIELDS, caller, merged, moment, next_end, record, shown
+from gateway.control.keys import CHANGEABLE, FIELDS, caller, merged, moment, record, shown
 from gateway.core.errors import Refusal
-from gateway.core.keys import Keyring, authenticate, digest
+from gateway.core.keys import Keyring, authenticate, digest, unexpired
 from gateway.core.types import Caller, Doc
 
 KEY = "pk-of-the-tests-0123456789"
@@ -64,23 +64,27 @@ def test_every_setting_reaches_the_caller() -> None:
     )
 
 
-def test_an_expired_key_is_not_in_the_ring() -> None:
-    doc = kept(expires=2000.0)
-    assert merged(Keyring(), [doc], True, 1999.9).callers
-    assert not merged(Keyring(), [doc], True, 2000.0).callers
+def test_who_has_a_key_that_expired_is_told_so_and_when_and_nobody_else() -> None:
+    ring = merged(Keyring(), [kept(expires=2000.0)], True)
+    caller = authenticate({"x-api-key": KEY}, ring)
+    unexpired(caller, 1999.9)
+    with pytest.raises(Refusal, match="'team-a' expired on 1970-01-01 at 00:33 UTC"):
+        unexpired(caller, 2000.0)
+    with pytest.raises(Refusal, match="not known here"):
+        authenticate({"x-api-key": f"{KEY}x"}, ring)
 
 
 def test_a_configured_key_beats_one_of_the_same_name_in_the_store() -> None:
     ring = Keyring({digest("other"): Caller("team-a")}, frozenset({"x"}))
-    found = merged(ring, [kept(), kept("team-b", "key-b")], True, 0)
+    found = merged(ring, [kept(), kept("team-b", "key-b")], True)
     assert [one.name for one in found.callers.values()] == ["team-b", "team-a"]
     assert digest(KEY) not in found.callers
     assert found.admins == {"x"}
 
 
 def test_a_gateway_whose_last_key_was_revoked_stays_closed() -> None:
-    assert merged(Keyring(), [], False, 0).open
-    assert not merged(Keyring(), [], True, 0).open
+    assert merged(Keyring(), [], False).open
+    assert not merged(Keyring(), [], True).open
 
 
 def test_while_the_store_was_never_read_only_configured_keys_work() -> None:
@@ -95,15 +99,18 @@ def test_while_the_store_was_never_read_only_configured_keys_work() -> None:
         assert caught.value.kind == kind
 
 
-def test_the_next_end_is_the_soonest_that_is_still_to_come() -> None:
-    docs = [kept(expires=end) for end in (50.0, 150.0, 120.0, None)]
-    assert next_end(docs, 100.0) == 20.0
-    assert next_end(docs, 200.0) is None
+def test_a_date_begins_in_utc() -> None:
+    assert moment("2027-01-15") == 1_800_000_000 - 8 * 3600
 
 
 @pytest.mark.parametrize("value", ["2027-01-15T08:00:00Z", "2027-01-15T09:00:00+01:00", 1800000000])
 def test_a_moment_is_a_number_or_a_time_with_its_zone(value: object) -> None:
     assert moment(value) == 1_800_000_000
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    given = forms.read({"name": "a", "max_concurrency": 5.0}, FIELDS)
+    assert (given["max_concurrency"], type(given["max_concurrency"])) == (5, int)
 
 
 FAULTS: list[tuple[str, object]] = [

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from gateway.control import forms, keys, providers
+from gateway.control.admin import ADMIN_ROUTES
 from gateway.control.openapi import ABOUT, document
 from gateway.core.errors import KINDS
 from gateway.core.types import Op, Wire
 from gateway.dialects import ROUTES
+from gateway.edge import manage
 
-DOCUMENT = document("1.2.3", ROUTES)
+ALL = {**ROUTES, **manage.ROUTES}
+DOCUMENT = document("1.2.3", ALL)
 METHODS = {"get", "post", "delete", "put", "patch", "head"}
 
 
@@ -63,13 +67,13 @@ def test_operation_ids_are_unique_names() -> None:
     assert all(re.fullmatch(r"[a-z0-9_]+", each) for each in ids)
 
 
-@pytest.mark.parametrize("path", sorted(ROUTES))
+@pytest.mark.parametrize("path", sorted(ALL))
 def test_a_route_is_described_with_its_methods_body_and_errors(path: str) -> None:
-    route, item = ROUTES[path], DOCUMENT["paths"][path]
+    route, item = ALL[path], DOCUMENT["paths"][path]
     assert {method.upper() for method in METHODS & set(item)} == set(route.methods)
     for method in route.methods:
         operation = item[method.lower()]
-        assert ("requestBody" in operation) is (route.body != "none")
+        assert ("requestBody" in operation) is (route.body != "none" and method != "HEAD")
         assert operation["tags"] == [route.wire.value]
         assert operation["responses"]["default"]["$ref"].endswith(f"/{route.wire.value}Error")
         assert route.op.value in operation["description"]
@@ -121,3 +125,65 @@ def test_the_model_is_required_where_the_body_must_name_it() -> None:
 def test_every_surface_has_its_sentence() -> None:
     assert set(ABOUT) == set(Op)
     assert all(sentence.endswith(".") for sentence in ABOUT.values())
+
+
+def schema(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["components"]["schemas"][name]
+    return found
+
+
+def test_every_order_of_an_administrator_says_what_it_takes_and_gives() -> None:
+    for row in ADMIN_ROUTES:
+        operation = DOCUMENT["paths"][row.path][row.method.lower()]
+        assert ("requestBody" in operation) is (row.method in ("POST", "PATCH") and bool(row.takes))
+        answer = operation["responses"][str(row.status)]
+        assert ("content" in answer) is (row.method != "DELETE")
+        assert operation["security"] == [{"bearer": []}, {"apiKey": []}]
+    assert {row.takes for row in ADMIN_ROUTES if row.takes} == {
+        *("NewKey", "KeyChanges", "NewProvider", "ProviderChanges"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "required"),
+    [
+        ("NewProvider", providers.FIELDS, ["providerId", "name", "baseUrl"]),
+        ("ProviderChanges", providers.FIELDS, []),
+        ("NewKey", keys.FIELDS, ["name"]),
+        ("KeyChanges", keys.CHANGEABLE, []),
+    ],
+)
+def test_what_is_taken_is_described_with_its_bounds(
+    name: str, fields: forms.Fields, required: list[str]
+) -> None:
+    found = schema(name)
+    assert set(fields) <= set(found["properties"])
+    assert (found["required"], found["additionalProperties"]) == (required, False)
+
+
+def test_the_contracts_lengths_are_in_the_description() -> None:
+    found = schema("NewProvider")["properties"]
+    assert [found[name]["maxLength"] for name in ("providerId", "name", "baseUrl")] == [
+        *(255, 255, 2048)
+    ]
+    assert found["metadata"]["anyOf"][0]["anyOf"][0]["maxLength"] == 4096
+    one = found["supportedApiSurfaces"]["items"]["properties"]
+    assert one["format"]["enum"] == ["openai", "anthropic", "ollama"]
+    assert found["apiKey"]["anyOf"][0]["writeOnly"] is True
+
+
+def test_what_is_told_has_every_field_that_is_described() -> None:
+    doc = keys.record({"name": "a"}, "pk-1", 1.0, "admin")
+    told = keys.shown(doc, 2.0)
+    assert set(told) == set(schema("Key")["properties"])
+    assert set(schema("Key")["required"]) == set(told)
+    assert set(providers.SHOWN) | set(providers.FIELDS) - {"apiKey"} == set(
+        schema("Provider")["properties"]
+    )
+
+
+def test_routes_that_install_models_are_for_admin_keys() -> None:
+    pull = DOCUMENT["paths"]["/api/pull"]["post"]
+    assert {} not in pull["security"]
+    assert "admin key" in pull["summary"]
+    assert set(DOCUMENT["paths"]["/api/blobs/{digest}"]) == {"parameters", "post", "head"}

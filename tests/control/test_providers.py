@@ -101,6 +101,12 @@ def test_a_surface_may_be_written_as_its_path(written: str) -> None:
     assert found["supportedApiSurfaces"][0]["surface"] == "chat-completions"
 
 
+@pytest.mark.parametrize("written", ["count-tokens", "/v1/messages/count_tokens", "count_tokens"])
+def test_counting_may_be_written_as_its_path(written: str) -> None:
+    found = read(supportedApiSurfaces=[{"format": "anthropic", "surface": written}])
+    assert found["supportedApiSurfaces"][0]["surface"] == "count-tokens"
+
+
 def test_models_keep_their_ids_when_they_are_replaced() -> None:
     old = with_ids([{"modelId": "a"}, {"modelId": "b"}], [])
     new = with_ids([{"modelId": "b"}, {"modelId": "c"}], old)

@@ -20,6 +20,7 @@ from gateway.core.limits import (
     duration,
     headers,
     month_of,
+    part,
     reserve,
     until,
 )
@@ -165,3 +166,11 @@ def test_a_month_may_end_a_year() -> None:
     wall = datetime(2026, 12, 31, 23, 59, tzinfo=UTC).timestamp()
     assert month_of(wall) == (2026 * 12 + 11, 60)
     assert day_of(wall)[1] == 60
+
+
+def test_a_gateway_without_the_others_has_its_part_of_each_limit_and_whole_budgets() -> None:
+    caller = Caller("a", requests_per_minute=7, max_concurrency=2, tokens_per_day=100)
+    found = part(caller, 3)
+    assert (found.requests_per_minute, found.max_concurrency) == (2, 1)
+    assert (found.tokens_per_minute, found.tokens_per_day, found.name) == (None, 100, "a")
+    assert part(caller, 1) is caller

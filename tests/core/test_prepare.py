@@ -10,7 +10,7 @@ from gateway.core.catalog import resolve
 from gateway.core.headers import (
     MOST_NAMES,
     Verdicts,
-    envelope,
+    envelopes,
     proven,
     request_head,
     retyped,
@@ -89,7 +89,7 @@ def head(pairs, runtime="vllm", backend=None, length=5):
         "POST",
         "/v1/x",
         [(name.encode(), value.encode()) for name, value in pairs],
-        sent=envelope(backend, rows(runtime, "")),
+        sent=envelopes(backend, rows(runtime, ""))[0],
         request_id="rid",
         length=length,
     ).decode()
@@ -197,7 +197,7 @@ def test_the_params_of_one_surface_say_nothing_of_another():
 
 def test_a_checked_address_is_asked_under_the_name():
     backend = Backend("p", "http://10.0.0.7:80", host="engine.example")
-    assert b"Host: engine.example\r\n" in envelope(backend, rows("vllm", "")).fixed
+    assert b"Host: engine.example\r\n" in envelopes(backend, rows("vllm", ""))[0].fixed + b"\r\n"
 
 
 CHAT = By(Wire.OPENAI, Op.CHAT)

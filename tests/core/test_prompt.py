@@ -128,3 +128,11 @@ def test_the_dialect_makes_no_difference():
     openai = prompt_of(call(doc=doc))
     ollama = prompt_of(call(op=Op.CHAT, wire=Wire.OLLAMA, doc=doc))
     assert openai == ollama
+
+
+def test_the_attribution_of_a_coding_agent_keeps_nobody_from_a_shared_beginning():
+    def prompt(version):
+        bill = {"type": "text", "text": f"x-anthropic-billing-header: cc_version={version};"}
+        return of(system=[bill, {"type": "text", "text": LONG}], messages=talk("hello"))
+
+    assert prompt("2.1.197.fa0") == prompt("2.1.197.fc8")

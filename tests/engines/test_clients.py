@@ -63,6 +63,32 @@ def llama(gw: Gateway) -> ollama.Client:
     return ollama.Client(host=gw.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
 
 
+def test_a_request_as_coding_agents_make_it(claude: Anthropic, engine: Engine) -> None:
+    """The fields and headers of Claude Code 2.1.197: instructions behind the user's turn, blocks
+    with cache marks, thinking that adapts."""
+    mark: Any = {"cache_control": {"type": "ephemeral"}}
+    told: Any = [
+        {"role": "user", "content": [{"type": "text", "text": "Hello", **mark}]},
+        {"role": "system", "content": "Agents: none."},
+    ]
+    bill = "x-anthropic-billing-header: cc_version=2.1.197.fa0; cc_entrypoint=cli;"
+    edits = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+    with claude.messages.stream(
+        model=engine.model,
+        max_tokens=20,
+        system=[{"type": "text", "text": bill}, {"type": "text", "text": "Be brief.", **mark}],
+        messages=told,
+        tools=[ANTHROPIC_TOOL],
+        metadata={"user_id": "u" * 150},
+        thinking={"type": "adaptive"},
+        output_config={"effort": "high"},
+        extra_body={"context_management": edits},
+        extra_query={"beta": "true"},
+        extra_headers={"anthropic-beta": "claude-code-20250219,effort-2025-11-24"},
+    ) as stream:
+        assert stream.get_final_message().usage.output_tokens > 0
+
+
 @pytest.mark.parametrize("question", ANSWERS)
 def test_messages_whole_and_streamed(
     claude: Anthropic, gw: Gateway, engine: Engine, question: str

@@ -217,6 +217,22 @@ async def test_trouble_is_believed_at_once_and_checked_at_once() -> None:
         assert len(stub.asked) > asked
 
 
+async def test_each_change_of_health_is_one_line_on_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "portico.sensors")
+    async with Stub(alpha()) as stub, sensing(at(stub), interval=60.0) as (sensors, _):
+        sensors.trouble("one", "connection refused")
+        sensors.trouble("one", "connection refused")
+        await until(lambda: health(sensors) is Health.UP, 1.0)
+        sight = sensors.fleet.sights["one"]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", f"one at {stub.url} is up: {sight.detail}"),
+        ("WARNING", "backend one: up -> down: connection refused"),
+        ("INFO", f"backend one: down -> up: {sight.detail}"),
+    ]
+
+
 async def test_trouble_with_an_engine_that_is_gone_is_asked_about_ever_more_slowly() -> None:
     async with Stub(alpha()) as stub, sensing(at(stub), interval=60.0) as (sensors, _):
         await stub.down()

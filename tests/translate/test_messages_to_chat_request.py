@@ -92,9 +92,29 @@ def test_blocks_of_a_system_prompt_stand_on_lines_of_their_own() -> None:
     assert asked(system=[text("a"), text("b")]).doc["messages"][0]["content"] == "a\nb"
 
 
-def test_a_system_message_in_the_middle_stays_there() -> None:
-    found = asked(user("a"), {"role": "system", "content": "b"}, user("c")).doc["messages"]
-    assert [message["role"] for message in found] == ["user", "system", "user"]
+def test_a_system_message_in_the_middle_is_said_in_the_users_turn() -> None:
+    found = asked(user("a"), {"role": "system", "content": "b"}, assistant(text("c")), system="d")
+    reminder = text("<system-reminder>\nb\n</system-reminder>")
+    assert found.doc["messages"] == [
+        {"role": "system", "content": "d"},
+        {"role": "user", "content": [text("a"), reminder]},
+        {"role": "assistant", "content": "c"},
+    ]
+    assert found.lost == ("messages.role",)
+
+
+def test_a_system_message_after_a_tools_result_comes_behind_that_result() -> None:
+    turns = (user([result("sunny")]), {"role": "system", "content": "b"})
+    *_, answer, said = asked(assistant(use()), *turns).doc["messages"]
+    assert (answer["role"], said["role"]) == ("tool", "user")
+
+
+def test_the_attribution_of_a_coding_agent_is_no_part_of_the_prompt() -> None:
+    bill = text("x-anthropic-billing-header: cc_version=2.1.197.fa0; cc_entrypoint=cli;")
+    found = asked(system=[bill, text("Be brief.")])
+    assert found.doc["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert found.lost == ("system.x-anthropic-billing-header",)
+    assert [message["role"] for message in asked(system=[bill]).doc["messages"]] == ["user"]
 
 
 def test_images_become_addresses() -> None:

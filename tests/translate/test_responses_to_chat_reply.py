@@ -45,6 +45,46 @@ def test_recorded_answers_become_responses(folder: str, case: str, kinds: list[s
     assert found["usage"]["output_tokens"] == doc["usage"]["completion_tokens"]
 
 
+FIND = {"type": "function", "name": "find"}
+TOOLS = [
+    {"type": "namespace", "name": "crm", "description": "Customers.", "tools": [FIND]},
+    {"type": "custom", "name": "patch"},
+]
+
+
+def called(*functions: tuple[str, str]) -> dict[str, Any]:
+    """An engine's answer that calls functions, each a name and its arguments."""
+    calls = [
+        {"index": n, "id": f"c{n}", "function": {"name": name, "arguments": given}}
+        for n, (name, given) in enumerate(functions)
+    ]
+    return {"tool_calls": calls}
+
+
+def test_a_tool_is_called_by_the_name_that_the_client_gave_it() -> None:
+    said = called(("crm__find", '{"q": 1}'), ("patch", '{"input": "a\\nb"}'), ("patch", "a\nb"))
+    grouped, free, plain = reply(answer("tool_calls", **said), {"tools": TOOLS})["output"]
+    assert (grouped["type"], grouped["namespace"]) == ("function_call", "crm")
+    assert (grouped["name"], grouped["arguments"]) == ("find", '{"q": 1}')
+    for item in (free, plain):
+        assert (item["type"], item["name"]) == ("custom_tool_call", "patch")
+        assert item["input"] == "a\nb"
+
+
+def test_a_text_for_a_tool_is_streamed_when_it_is_whole() -> None:
+    first, rest = called(("patch", '{"inp')), called(("", 'ut": "hi"}'))
+    chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in (first, rest)]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+    asked = {"input": "x", "tools": TOOLS}
+    events = docs(run(RESPONSES_TO_CHAT, [sse(*chunks, end)], asked))
+    told = {event["type"].removeprefix("response."): event for event in events}
+    assert told["output_item.added"]["item"]["input"] == ""
+    assert told["custom_tool_call_input.delta"]["delta"] == "hi"
+    assert told["custom_tool_call_input.done"]["input"] == "hi"
+    whole = reply(answer("tool_calls", **called(("patch", '{"input": "hi"}'))), asked)
+    assert told["completed"]["response"]["output"] == whole["output"]
+
+
 def test_whole_and_streamed_answers_are_the_same() -> None:
     calls = [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]
     said = {"reasoning": "Hm.", "content": "So:", "tool_calls": calls}

@@ -22,6 +22,9 @@ TOOL = {
 }
 OTHER = {"type": "function", "name": "g", "parameters": None, "strict": None}
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'}
+FREE = {"type": "custom", "name": "patch", "description": "Edits."}
+GROUP = {"type": "namespace", "name": "crm", "tools": [TOOL, OTHER]}
+"""As coding agents send them: for tools of MCP servers, of their own sub-agents."""
 RESULT = {"type": "function_call_output", "call_id": "c1", "output": "7"}
 PNG = "data:image/png;base64,AAAA"
 
@@ -159,6 +162,59 @@ def test_tools_are_functions_with_their_schema() -> None:
     assert doc["parallel_tool_calls"] is False
 
 
+def test_tools_of_a_group_are_functions_with_its_name_in_front() -> None:
+    found = asked(tools=[GROUP, TOOL])
+    assert [tool["function"]["name"] for tool in found.doc["tools"]] == ["crm__f", "crm__g", "f"]
+    assert found.lost == ()
+    assert asked(tools=[{**GROUP, "description": "Customers."}]).lost == ("tools.description",)
+
+
+def test_a_tool_of_a_group_can_be_chosen() -> None:
+    choice = {"type": "function", "name": "f", "namespace": "crm"}
+    asked_for = asked(tools=[GROUP], tool_choice=choice).doc["tool_choice"]
+    assert asked_for["function"]["name"] == "crm__f"
+
+
+def test_a_tool_that_takes_a_text_is_a_function_with_one_argument() -> None:
+    function = asked(tools=[FREE]).doc["tools"][0]["function"]
+    assert function == {
+        "name": "patch",
+        "description": "Edits.",
+        "parameters": {
+            "type": "object",
+            "properties": {"input": {"type": "string"}},
+            "required": ["input"],
+        },
+    }
+
+
+def test_a_grammar_for_a_text_is_told_to_the_model() -> None:
+    shape = {"type": "grammar", "syntax": "lark", "definition": "start: WORD"}
+    found = asked(tools=[{**FREE, "format": shape}])
+    assert "start: WORD" in found.doc["tools"][0]["function"]["description"]
+    assert found.lost == ("tools.format",)
+
+
+@pytest.mark.parametrize("kind", ["web_search", "image_generation"])
+def test_what_openai_would_run_is_left_out_beside_tools_of_the_clients(kind: str) -> None:
+    found = asked(tools=[TOOL, {"type": kind}])
+    assert [tool["function"]["name"] for tool in found.doc["tools"]] == ["f"]
+    assert found.lost == (f"tools.{kind}",)
+
+
+def test_calls_of_such_tools_are_told_under_the_names_that_the_engine_knows() -> None:
+    grouped = {**CALL, "namespace": "crm"}
+    free = {"type": "custom_tool_call", "call_id": "c2", "name": "patch", "input": 'say "hi"'}
+    after = {"type": "custom_tool_call_output", "call_id": "c2", "output": "done"}
+    turn, *results = said(grouped, free, RESULT, after, tools=[GROUP, FREE])
+    called = [call["function"] for call in turn["tool_calls"]]
+    assert called == [
+        {"name": "crm__f", "arguments": '{"a": 1}'},
+        {"name": "patch", "arguments": '{"input":"say \\"hi\\""}'},
+    ]
+    assert [result["tool_call_id"] for result in results] == ["c1", "c2"]
+
+
 @pytest.mark.parametrize("choice", ["auto", "none", "required"])
 def test_a_choice_in_one_word_stays(choice: str) -> None:
     assert asked(tools=[TOOL], tool_choice=choice).doc["tool_choice"] == choice
@@ -235,6 +291,7 @@ def test_sampling_and_the_like_have_their_words() -> None:
     [
         ({"store": True}, "store"),
         ({"prompt_cache_key": "k"}, "prompt_cache_key"),
+        ({"client_metadata": {"session_id": "s"}}, "client_metadata"),
         ({"truncation": "auto"}, "truncation"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
@@ -268,6 +325,7 @@ def test_an_engines_own_field_goes_on_and_is_named() -> None:
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"tools": [TOOL, {"type": "mcp", "server_label": "x"}]}, "tools.1.type"),
+        ({"tools": [{**GROUP, "tools": [GROUP]}]}, "tools.0.tools.0.type"),
         ({"tools": [TOOL], "tool_choice": {"type": "file_search"}}, "tool_choice"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input.0"),
@@ -302,6 +360,10 @@ def test_what_cannot_be_said_is_refused_by_name(doc: dict[str, Any], param: str)
         ({"input": [{**RESULT, "call_id": None}]}, "input.0.call_id"),
         ({"instructions": 7}, "instructions"),
         ({"tools": [{"type": "function"}]}, "tools.0.name"),
+        ({"tools": [{"type": "namespace", "tools": []}]}, "tools.0.name"),
+        ({"tools": [{"type": "namespace", "name": "n"}]}, "tools.0.tools"),
+        ({"tools": [{**FREE, "format": {"type": "grammar"}}]}, "tools.0.format.definition"),
+        ({"input": [{"type": "custom_tool_call", "name": "f"}]}, "input.0.input"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice"),
         ({"tools": [TOOL], "parallel_tool_calls": 1}, "parallel_tool_calls"),
