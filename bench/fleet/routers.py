@@ -23,6 +23,8 @@ from gateway.policies import POLICIES
 
 OURS = "portico"
 ORACLE = "oracle"
+VIRTUAL = "portico-virtual"
+"""Our decisions in virtual time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,18 @@ PEERS: Mapping[str, Callable[[Place], Peer]] = {
 USUAL = ("sglang-router", "vllm-router", "nginx", OURS, ORACLE)
 
 
+def in_virtual_time(name: str) -> bool:
+    return name == ORACLE or name.partition("/")[0] == VIRTUAL
+
+
+def policy_of(name: str) -> str:
+    """The policy in a name of ours, ``auto`` where there is none. ValueError for one unknown."""
+    policy = name.partition("@")[0].partition("/")[2] or "auto"
+    if policy not in POLICIES:
+        raise ValueError(f"{name}: the policies are {', '.join(sorted(POLICIES))}")
+    return policy
+
+
 def ours_in(name: str) -> bool:
     return name.partition("/")[0].partition("@")[0] == OURS
 
@@ -184,13 +198,10 @@ def router(name: str, place: Place) -> Peer:
     """By its name; ours is ``portico[/POLICY][@WORKERS]``. ValueError when there is none."""
     if not ours_in(name):
         if name not in PEERS:
-            known = ", ".join([*PEERS, f"{OURS}[/POLICY][@WORKERS]", ORACLE])
+            known = ", ".join([*PEERS, f"{OURS}[/POLICY][@WORKERS]", f"{VIRTUAL}[/POLICY]", ORACLE])
             raise ValueError(f"{name}: the routers are {known}")
         return PEERS[name](place)
-    rest, _, workers = name.partition("@")
-    policy = rest.partition("/")[2] or "auto"
-    if policy not in POLICIES:
-        raise ValueError(f"{name}: the policies are {', '.join(sorted(POLICIES))}")
+    policy, workers = policy_of(name), name.partition("@")[2]
     if workers and not workers.isdecimal():
         raise ValueError(f"{name}: the number of workers comes after the @")
     return portico(place, name, policy, int(workers or 1))

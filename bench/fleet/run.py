@@ -74,7 +74,8 @@ def arguments() -> argparse.ArgumentParser:
     add(
         "--routers",
         default=",".join(routers.USUAL),
-        help="a comma list; ours is portico[/POLICY][@WORKERS] (default: %(default)s)",
+        help="a comma list; ours is portico[/POLICY][@WORKERS], in virtual time"
+        " portico-virtual[/POLICY] (default: %(default)s)",
     )
     add("--seconds", type=float, help="engine seconds of each load (default: the whole)")
     add("--scale", type=float, help="wall seconds for an engine second (default: by workload)")
@@ -99,7 +100,8 @@ def listing() -> str:
     lines += [f"  {name:8} {_told(name)}" for name in FAULTS if name]
     lines += ["", "a plain run:", *(f"  {name}" for name in cells.USUAL)]
     lines += ["", "routers:", *(f"  {name}" for name in routers.PEERS)]
-    lines += [f"  {routers.OURS}[/POLICY][@WORKERS]", f"  {routers.ORACLE}"]
+    lines += [f"  {routers.OURS}[/POLICY][@WORKERS]"]
+    lines += [f"  {routers.VIRTUAL}[/POLICY]", f"  {routers.ORACLE}"]
     return "\n".join(lines) + "\n"
 
 
@@ -191,8 +193,10 @@ def check(args: Options, what: Wanted) -> None:
     """That every router that is named exists, before the first is measured."""
     place = routers.Place(Site(args.work.resolve(), 0), [], args.token_width, 1.0, {})
     for name in what.routers:
-        if name != routers.ORACLE:
+        if not routers.in_virtual_time(name):
             routers.router(name, place)
+        elif name != routers.ORACLE:
+            routers.policy_of(name)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from bench.fleet.routers import ORACLE, ours_in
+from bench.fleet.routers import ORACLE, in_virtual_time, ours_in
 
 Row = Mapping[str, Any]
 Figure = Callable[[Row], float | None]
@@ -85,7 +85,14 @@ RATIOS = (
 
 
 def is_peer(row: Row) -> bool:
-    return row["router"] != ORACLE and not ours_in(row["router"])
+    return not (in_virtual_time(row["router"]) or ours_in(row["router"]))
+
+
+def rivals(row: Row, block: Sequence[Row]) -> list[Row]:
+    """Who a row is compared with: the peers, and for ours in virtual time the oracle."""
+    if in_virtual_time(row["router"]) and row["router"] != ORACLE:
+        return [other for other in block if other["router"] == ORACLE]
+    return [other for other in block if is_peer(other)]
 
 
 def line(row: Row, peers: Sequence[Row]) -> list[str]:
@@ -101,8 +108,7 @@ def table(rows: Iterable[Row]) -> str:
     blocks: list[list[list[str]]] = [[heads]]
     for _, group in groupby(rows, key=lambda row: row["cell"]):
         block = list(group)
-        peers = [row for row in block if is_peer(row)]
-        blocks.append([line(row, peers) for row in block])
+        blocks.append([line(row, rivals(row, block)) for row in block])
     widths = [max(len(cells[n]) for b in blocks for cells in b) for n in range(len(heads))]
     return "\n\n".join("\n".join(_aligned(cells, widths) for cells in block) for block in blocks)
 

@@ -20,13 +20,14 @@ from bench import ours
 from bench.build import ROOT
 from bench.fleet.cells import Cell, Load
 from bench.fleet.engines import Setting
+from bench.fleet.inside import Inside
 from bench.fleet.model import Spec
 from bench.fleet.replay import Door, Replay
-from bench.fleet.routers import ORACLE, Place, router, write_files
+from bench.fleet.routers import ORACLE, Place, in_virtual_time, policy_of, router, write_files
 from bench.fleet.server import MODEL, Mode
 from bench.fleet.summary import summary
 from bench.fleet.text import Writing
-from bench.fleet.virtual import Simulation, oracle
+from bench.fleet.virtual import Oracle, Router, Simulation
 from bench.measure import NotUp
 from bench.peers import Peer, Site
 from bench.processes import Cores, Running, free_port, pinned
@@ -105,13 +106,16 @@ def under_load(replay: Replay, cell: Cell, process: Running, engines: Running) -
     }
 
 
-def reference(ground: Ground, cell: Cell, load: Load) -> dict[str, Any]:
-    """The oracle in virtual time. ValueError for a fault it does not play."""
+def virtual(ground: Ground, cell: Cell, load: Load, name: str, scale: float) -> dict[str, Any]:
+    """One that routes in virtual time. ValueError for a fault that is not played there."""
     modes = {change.mode for change in cell.changes}
     if modes - {Mode.SLOW}:
-        raise ValueError("the oracle plays slow engines only")
+        raise ValueError("of the faults only slow engines are played in virtual time")
     spec = replace(ground.spec, block=cell.kind.block)
-    simulation = Simulation(load.sessions, spec, cell.engines, oracle, bool(modes))
+    here: Router = Oracle()
+    if name != ORACLE:
+        here = Inside(spec, cell.engines, ground.writing(cell), scale, policy_of(name))
+    simulation = Simulation(load.sessions, spec, cell.engines, here, bool(modes))
     simulation.run()
     return summary(simulation.results, load.begin, load.end, spec, simulation.stats())
 
@@ -200,8 +204,8 @@ def play(ground: Ground, cell: Cell, load: Load, name: str, scale: float) -> dic
     """A row of the results, whatever came of it."""
     row = {"cell": cell.name, "router": name}
     try:
-        if name == ORACLE:
-            return {**row, **reference(ground, cell, load)}
+        if in_virtual_time(name):
+            return {**row, **virtual(ground, cell, load, name, scale)}
         return {**row, **measure(ground, cell, load, name, scale)}
     except (NotUp, OSError, ValueError) as error:
         return {**row, "skipped": str(error)}

@@ -1,16 +1,17 @@
-"""The oracle: the same load in virtual time, routed by one who sees every cache and every queue.
+"""The same load in virtual time, and the oracle: one who sees every cache and every queue.
 
-No router can know what it knows: what each engine holds, the work before it, and how long each
-answer will be. There is no HTTP in it and no process that waits for a core, so that what it says is
-a lower bound to compare with, not a rival.
+No router can know what the oracle knows: what each engine holds, the work before it, and how long
+each answer will be. There is no HTTP in it and no process that waits for a core, so that what it
+says is a lower bound to compare with, not a rival.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Protocol
 
 from bench.fleet.engine import Engine, Filling
 from bench.fleet.model import Job, Prompt, Spec
@@ -22,7 +23,20 @@ EVICTION, DECODING, WAITING, SLOWING = 4.0, 0.1, 0.2, 0.1
 """Weights of the cost: prefill takes cache from others; requests that decode and that wait are held
 up by it; and by the memory that an answer reads, every other one takes longer."""
 
-Choice = Callable[[Prompt, Sequence[Engine], float], int]
+
+Sending = tuple[Job, int]
+"""A request and the number of its engine."""
+
+
+class Router(Protocol):
+    """Who sends requests to engines. ``comes`` and ``looks`` return what goes now, and where;
+    ``looks`` is asked after each event, and when ``wakes`` says so if nothing happens before."""
+
+    def comes(self, job: Job, engines: Sequence[Engine], now: float) -> Iterable[Sending]: ...
+    def first(self, job: Job, now: float) -> None: ...
+    def ended(self, job: Job, now: float) -> None: ...
+    def looks(self, now: float) -> Iterable[Sending]: ...
+    def wakes(self) -> float | None: ...
 
 
 def queue(engine: Engine, now: float) -> float:
@@ -63,50 +77,78 @@ def cost(prompt: Prompt, engine: Engine, now: float) -> float:
     return queue(engine, now) + prefill + slowing + crowding(prompt, hit, engine)
 
 
-def oracle(prompt: Prompt, engines: Sequence[Engine], now: float) -> int:
+def cheapest(prompt: Prompt, engines: Sequence[Engine], now: float) -> int:
     """The engine on which a request costs least."""
     return min(range(len(engines)), key=lambda index: cost(prompt, engines[index], now))
+
+
+class Oracle:
+    """Sends each request where it costs least, at once."""
+
+    def comes(self, job: Job, engines: Sequence[Engine], now: float) -> Iterable[Sending]:
+        return ((job, cheapest(job.prompt, engines, now)),)
+
+    def first(self, _job: Job, _now: float) -> None:
+        """It sees the engines themselves."""
+
+    ended = first
+
+    def looks(self, _now: float) -> Iterable[Sending]:
+        return ()
+
+    def wakes(self) -> float | None:
+        return None
 
 
 class Simulation:
     """A load on engines in virtual time."""
 
     def __init__(
-        self, sessions: Sequence[Session], spec: Spec, count: int, choose: Choice, slow: bool
+        self, sessions: Sequence[Session], spec: Spec, count: int, router: Router, slow: bool
     ) -> None:
         first = replace(spec, slow=SLOWNESS) if slow else spec
         self._engines = [
-            Engine(first if index == 0 else spec, index, on_end=self._ended)
+            Engine(first if index == 0 else spec, index, router.first, self._ended)
             for index in range(count)
         ]
-        self._choose = choose
+        self._router = router
         self._coming = [(s.start, number, 0, s) for number, s in enumerate(sessions)]
         heapq.heapify(self._coming)
         self._sent: dict[Job, tuple[Result, int, int, Session]] = {}
         self.results: list[Result] = []
 
     def run(self) -> None:
+        """Event after event: an engine's step ends, a request comes, the router wakes."""
         while True:
             busy = [engine for engine in self._engines if engine.end is not None]
             engine = min(busy, key=lambda each: each.end or 0.0, default=None)
-            end = engine.end if engine else None
-            if self._coming and (end is None or self._coming[0][0] <= end):
-                self._send()
-            elif engine and end is not None:
-                engine.advance(end)
-            else:
+            end = math.inf if engine is None or engine.end is None else engine.end
+            comes = self._coming[0][0] if self._coming else math.inf
+            wakes = self._router.wakes()
+            now = min(end, comes, math.inf if wakes is None else wakes)
+            if now == math.inf:
                 return
+            if now == comes:
+                self._come()
+            elif now == end and engine is not None:
+                engine.advance(end)
+            self._submit(self._router.looks(now), now)
 
-    def _send(self) -> None:
+    def _come(self) -> None:
         now, number, turn, session = heapq.heappop(self._coming)
         prompt = session.turns[turn].prompt
         result = Result(prompt, now)
         self.results.append(result)
         job = Job(len(self.results), prompt)
         self._sent[job] = (result, number, turn, session)
-        self._engines[self._choose(prompt, self._engines, now)].submit(job, now)
+        self._submit(self._router.comes(job, self._engines, now), now)
+
+    def _submit(self, sendings: Iterable[Sending], now: float) -> None:
+        for job, index in sendings:
+            self._engines[index].submit(job, now)
 
     def _ended(self, job: Job, now: float) -> None:
+        self._router.ended(job, now)
         result, number, turn, session = self._sent.pop(job)
         result.first, result.ended, result.cached = job.first, job.ended, job.cached
         result.end = End.WHOLE

@@ -225,6 +225,7 @@ class GpuWatch:
             worst(self.verdicts(name).values()),
             about.mode,
             headroom.stepped(before.room, self._room(holding, about)),
+            headroom.stepped(before.left, self._left(holding)),
             self._told_speeds(name, before.speeds, now),
         )
 
@@ -238,12 +239,20 @@ class GpuWatch:
         return speeds
 
     def _room(self, holding: Holding, about: About) -> float:
-        """Readings that have gone stale say nothing of now."""
-        seen = self.panorama
-        gpus = [seen.gpus[u] for u in holding.gpus if u in seen.gpus and u not in seen.stale]
-        idle = {gpu.uuid: self._usual[gpu.uuid].idle for gpu in gpus}
+        gpus, idle = self._fresh(holding)
         busy = {gpu.uuid: self._usual[gpu.uuid].busy for gpu in gpus}
         return headroom.room(gpus, holding.pids, about.kv_used, idle, busy)
+
+    def _left(self, holding: Holding) -> float:
+        gpus, idle = self._fresh(holding)
+        return headroom.left(gpus, holding.pids, idle)
+
+    def _fresh(self, holding: Holding) -> tuple[list[Gpu], dict[str, float]]:
+        """Its GPUs, and how busy each is without us. Readings that have gone stale say nothing of
+        now."""
+        seen = self.panorama
+        gpus = [seen.gpus[u] for u in holding.gpus if u in seen.gpus and u not in seen.stale]
+        return gpus, {gpu.uuid: self._usual[gpu.uuid].idle for gpu in gpus}
 
     def _events(
         self, verdicts: Mapping[str, Verdict], modes: Mapping[str, Mode]

@@ -12,11 +12,6 @@ from dataclasses import dataclass, field
 from gateway.core.catalog import Place
 from gateway.core.types import Circuit, Load
 
-MOST_OUTSTANDING = 0.4
-"""Seconds of prefill sent to an engine and not yet answered by a first token, from which on a
-request waits better here, where it can still go elsewhere (measured over simulated engines:
-0.4 s served requests sooner than 0.6 s and more)."""
-
 IN_ITS_QUEUE = 2.0
 """Requests that may wait in an engine: with none, it would run dry between two of ours."""
 
@@ -45,11 +40,11 @@ def limit(place: Place) -> int | None:
     return min(told, seen)
 
 
-def open_for(place: Place, load: int, outstanding_seconds: float = 0.0) -> bool:
-    """Whether the place's backend may be given one more request. ``load`` is how many of ours it
-    has, ``outstanding_seconds`` how long it will prefill what it was sent (0 where unknown)."""
+def open_for(place: Place, load: int) -> bool:
+    """Whether the place's backend may be given one more request, beside the ``load`` of ours that
+    it has."""
     most = limit(place)
-    return (most is None or load < most) and outstanding_seconds < MOST_OUTSTANDING
+    return most is None or load < most
 
 
 def on_trial(place: Place) -> bool:

@@ -1,7 +1,8 @@
 """What a backend can carry, by what was measured: the room on its GPUs and the speed it has shown.
 
-Two numbers a backend, worked out on the control side and told to the data plane in steps, so that
-a sample of a sensor makes no new fleet: ``room`` (0..1) and tokens per second by model."""
+Three numbers a backend, worked out on the control side and told to the data plane in steps, so
+that a sample of a sensor makes no new fleet: ``room`` and ``left`` (0..1], and tokens per second by
+model."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ LEAST = 0.125
 """The smallest room: whoever takes requests at all can carry some."""
 
 STEP = 0.125
-"""Room is told in steps of this."""
+"""Room, and what is left of it, are told in steps of this."""
 
 FASTER, SLOWER = 0.3, 0.02
 """How far a shown speed follows a faster and a slower answer. Answers are slower when many share
@@ -70,6 +71,13 @@ def room(
     )
     cache = 1.0 if kv_used is None else 1 - BUSY_HALVES * min(1.0, max(0.0, kv_used))
     return max(LEAST, least * cache)
+
+
+def left(gpus: Iterable[Gpu], own: frozenset[int], idle: Mapping[str, float]) -> float:
+    """What processes other than ``own`` leave of a backend, by the worst of its GPUs. Nothing that
+    our own requests fill is in it, so that whoever counts those can multiply by it."""
+    taken = (foreign(gpu, own, idle.get(gpu.uuid, 0.0)) for gpu in gpus)
+    return max(LEAST, 1 - max(taken, default=0.0))
 
 
 def _memory(gpu: Gpu) -> float:

@@ -267,6 +267,7 @@ class GpuSight:
     verdict: Verdict = GOOD
     mode: Mode = Mode.ENFORCE
     room: float = 1.0
+    left: float = 1.0
     speeds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -280,6 +281,7 @@ def gated(sight: Sight, gpus: GpuSight) -> Sight:
         gpu_factor=gpus.verdict.factor if enforced else 1.0,
         gpu_reason="" if gpus.mode is Mode.OFF else gpus.verdict.reason,
         room=gpus.room,
+        left=gpus.left,
         speeds=gpus.speeds,
     )
     if not (enforced and gpus.verdict.sick and sight.health in ROUTABLE):

@@ -182,7 +182,8 @@ class Sight:
 
     Of its GPUs (by UUID in ``gpus``): ``gpu_factor`` is what throttling leaves of its weight,
     ``gpu_reason`` what is wrong with them in one sentence, ``room`` (0..1] how much of the engine
-    is left by their memory, utilization and other users. ``speeds`` are the tokens per second that
+    is left by their memory, utilization and other users, ``left`` what other users alone leave.
+    ``speeds`` are the tokens per second that
     one answer has been seen to get, by model id. All of them move in steps."""
 
     health: Health = Health.UNKNOWN
@@ -199,6 +200,7 @@ class Sight:
     gpu_factor: float = 1.0
     gpu_reason: str = ""
     room: float = 1.0
+    left: float = 1.0
     speeds: Mapping[str, float] = field(default_factory=dict)
     circuit: Circuit = Circuit.CLOSED
     until: float = 0.0

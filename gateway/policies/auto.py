@@ -12,8 +12,9 @@ BARELY = 1e-7
 """What a request in flight adds among equals: no difference is overruled by it."""
 
 ALIKE = 0.02
-"""Seconds by which costs must differ to be told apart where no engine has any of the prompt: what
-is learned of speeds is no finer, and short prompts are dear nowhere."""
+"""Seconds of the model engine (``core/speed.py``) by which costs must differ to be told apart where
+no engine has any of the prompt: what is learned of speeds is no finer, and short prompts are dear
+nowhere. Where the best engine takes twice as long it is twice as many."""
 
 ALIKE_BY_WEIGHT = 0.5
 """The same where the operator has set unequal weights: those are meant as shares, and are kept
@@ -21,10 +22,11 @@ as such until an engine is clearly worse."""
 
 
 def auto(view: View) -> list[float]:
-    """The cost in seconds over what the GPUs have left; those that are as good as the best are
-    taken by load and weight. Calls without a prompt go by these altogether, and so do those with
-    less than a block of it: nobody can have that cached, and the decision would cost more than it
-    can win."""
+    """The cost in seconds over what throttling and other users leave of the GPUs: what our own
+    requests take of an engine is in the cost, and fresher there than in any reading. Those that are
+    as good as the best are taken by load and weight. Calls without a prompt go by these altogether,
+    and so do those with less than a block of it: nobody can have that cached, and the decision
+    would cost more than it can win."""
     loads = least_loaded(view)
     if 0 < len(view.call.body) < BLOCK:
         return loads
@@ -32,11 +34,11 @@ def auto(view: View) -> list[float]:
     if not brief.tokens:
         return loads
     found = [
-        terms.total / (place.sight.room * place.sight.gpu_factor)
+        terms.total / (place.sight.left * place.sight.gpu_factor)
         for terms, place in zip(costs(brief), view.places, strict=True)
     ]
     best = min(found)
-    limit = best + _alike(brief)
+    limit = best + _alike(brief) * brief.known[found.index(best)].prefill
     return [
         best + load * BARELY if cost <= limit else cost
         for cost, load in zip(found, loads, strict=True)

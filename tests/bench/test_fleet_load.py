@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.fleet.cells import FAULTS, USUAL, WARMING, cell, load
-from bench.fleet.model import Prompt, Spec
+from bench.fleet.inside import Inside
+from bench.fleet.model import Job, Prompt, Spec
+from bench.fleet.summary import Result
 from bench.fleet.text import Writing, block_text
-from bench.fleet.virtual import Simulation, oracle
+from bench.fleet.virtual import Oracle, Router, Simulation
 from bench.fleet.workload import (
     Row,
     Session,
@@ -23,6 +25,7 @@ from bench.fleet.workload import (
     session_ids,
     tenants,
 )
+from gateway.state.ledger import Ledger
 
 WRITING = Writing(block=512, width=2048)
 
@@ -159,9 +162,9 @@ def test_a_load_can_be_cut_short() -> None:
 
 def test_the_oracle_sends_a_prompt_where_it_is_cached() -> None:
     made = tenants(1.0, 60.0)
-    simulation = Simulation(made, Spec(), 4, oracle, slow=False)
+    simulation = Simulation(made, Spec(), 4, Oracle(), slow=False)
     simulation.run()
-    alone = Simulation(made, Spec(), 1, oracle, slow=False)
+    alone = Simulation(made, Spec(), 1, Oracle(), slow=False)
     alone.run()
     cached = [sum(r.cached for r in each.results) for each in (simulation, alone)]
     assert len(simulation.results) == len(made)
@@ -169,7 +172,53 @@ def test_the_oracle_sends_a_prompt_where_it_is_cached() -> None:
 
 
 def test_the_oracle_spares_a_slow_engine() -> None:
-    simulation = Simulation(tenants(6.0, 40.0), Spec(), 3, oracle, slow=True)
+    simulation = Simulation(tenants(6.0, 40.0), Spec(), 3, Oracle(), slow=True)
     simulation.run()
     finished = [engine["finished"] for engine in simulation.stats()]
     assert finished[0] < min(finished[1:])
+
+
+# --- our own decisions in virtual time
+
+
+def routed(router: Router, sessions: list[Session], engines: int, *, slow: bool) -> list[Result]:
+    simulation = Simulation(sessions, Spec(), engines, router, slow)
+    simulation.run()
+    return simulation.results
+
+
+def inside(engines: int, scale: float = 0.1, policy: str = "auto") -> Inside:
+    return Inside(Spec(), engines, WRITING, scale, policy)
+
+
+def wait(results: list[Result]) -> float:
+    return sum(result.ttft for result in results) / len(results)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_our_decisions_are_about_as_good_as_the_oracles(slow: bool) -> None:
+    made = tenants(8.0, 90.0)
+    best = wait(routed(Oracle(), made, 4, slow=slow))
+    assert wait(routed(inside(4), made, 4, slow=slow)) < 1.15 * best
+    assert wait(routed(inside(4, policy="least_loaded"), made, 4, slow=slow)) > 1.4 * best
+
+
+def test_our_decisions_do_not_depend_on_how_fast_time_goes() -> None:
+    made = tenants(8.0, 90.0)
+    waits = [wait(routed(inside(4, scale), made, 4, slow=False)) for scale in (0.1, 1.0)]
+    assert waits[0] == pytest.approx(waits[1], rel=0.12)
+
+
+def test_our_books_hear_of_every_step_of_a_request() -> None:
+    router, job = inside(2), Job(1, Prompt((1, 2, 3), 1500, 20))
+    [(sent, index)] = router.comes(job, (), 0.0)
+    name = f"engine{index + 1}"
+    assert sent is job and router.board.busy[name] == 1
+    column = router.board.name(name)
+    seen = []
+    for step in (lambda _job, _now: None, router.first, router.ended):
+        step(job, 1.0)
+        standing = Ledger(router.page.lore.ledger, 0).standing(column, 2.0)
+        seen.append((standing.waiting, standing.decoding))
+    assert seen == [(1, 0), (0, 1), (0, 0)]
+    assert router.board.busy[name] == 0

@@ -103,6 +103,13 @@ def test_ratios_are_to_the_best_peer_of_the_run() -> None:
     assert cells(told, "nginx")[-4] == "2.00"
 
 
+def test_ours_in_virtual_time_is_compared_with_the_oracle_alone() -> None:
+    told = report(rows(nginx=0.8, **{"portico-virtual": 0.2}, oracle=0.1, portico=0.4))
+    assert cells(told, "portico-virtual")[-4:-2] == ["2.00", "2.00"]
+    assert cells(told, "portico")[-4] == "0.50"
+    assert cells(report(rows(nginx=0.8, **{"portico-virtual": 0.2})), "portico-virtual")[-4] == "-"
+
+
 def test_without_a_peer_there_is_no_ratio() -> None:
     assert cells(report(rows(portico=0.2, oracle=0.1)), "portico")[-4:] == ["-"] * 4
 
@@ -159,6 +166,14 @@ def test_further_settings_lie_over_the_configuration(place: Place) -> None:
         "a": {"b": 1, "c": 3},
         "d": 4,
     }
+
+
+def test_what_runs_in_virtual_time_is_no_program_and_its_policy_is_checked() -> None:
+    args = arguments().parse_args(["--routers", "portico-virtual/least_loaded,oracle"])
+    check(args, wanted(args))
+    wrong = arguments().parse_args(["--routers", "portico-virtual/best"])
+    with pytest.raises(ValueError, match="policies"):
+        check(wrong, wanted(wrong))
 
 
 @pytest.mark.parametrize("name", ["envoy", "portico/best", "portico@many", ""])

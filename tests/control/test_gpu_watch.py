@@ -140,6 +140,16 @@ def test_a_backend_whose_processes_nobody_knows_is_judged_by_those_on_its_gpu() 
     assert not world.look(A={"processes": (Process(71),)})["b"].verdict.sick
 
 
+def test_a_sample_of_what_others_take_changes_nothing_that_is_told() -> None:
+    world, mine = World(), Process(7, 20 * GIB)
+    shared = {"memory_total": 80 * GIB, "processes": (mine, Process(99, 20 * GIB)), "busy": 0.0}
+    first = world.look(20, A=shared)
+    assert first["b"].left == 0.75
+    for step in range(20):
+        other = Process(99, 20 * GIB + step * GIB // 10)
+        assert world.look(A={"processes": (mine, other)}) == first
+
+
 def test_a_sample_changes_nothing_that_is_told() -> None:
     """Readings move all the time; what the fleet says of them does not."""
     world = World()
@@ -165,8 +175,15 @@ def test_another_process_on_the_gpu_leaves_less_room() -> None:
     found = world.look(
         A={"memory_used": 60 * GIB, "memory_total": 80 * GIB, "processes": both, "busy": 0.0}
     )
-    assert found["b"].room == 0.5
+    assert (found["b"].room, found["b"].left) == (0.5, 0.5)
     assert world.look(A={"processes": both[:1]})["b"].room > 0.8
+
+
+def test_what_our_own_requests_fill_is_no_less_left() -> None:
+    world = World(b=About(busy=True, kv_used=0.9))
+    found = world.look(50, A={"processes": (Process(7, GIB),), "busy": 1.0})
+    assert found["b"].room < 0.5
+    assert found["b"].left == 1.0
 
 
 def test_utilization_while_we_are_idle_is_the_others() -> None:
@@ -218,6 +235,12 @@ def test_enforced_throttling_lowers_the_weight() -> None:
     found = sight(Mode.ENFORCE, **HOT)
     assert (found.health, found.gpu_factor) == (Health.UP, 0.5)
     assert "throttled (hw_thermal)" in found.gpu_reason
+
+
+def test_what_others_take_is_told() -> None:
+    both = (Process(7, 20 * GIB), Process(99, 40 * GIB))
+    found = sight(Mode.ENFORCE, memory_total=80 * GIB, processes=both, busy=0.0)
+    assert found.left == 0.5
 
 
 @pytest.mark.parametrize("fields", [LOST, HOT])

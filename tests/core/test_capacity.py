@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from gateway.core.capacity import (
     ENOUGH,
     IN_ITS_QUEUE,
-    MOST_OUTSTANDING,
     Learner,
     ceiling,
     limit,
@@ -50,11 +49,9 @@ def test_the_limit_is_the_lowest_that_anybody_tells(given_place: Place, expected
     assert limit(given_place) == expected
 
 
-def test_a_place_is_open_below_its_limit_and_while_it_has_little_to_prefill() -> None:
+def test_a_place_is_open_below_its_limit() -> None:
     assert open_for(place(), 10_000)
     assert open_for(place(most=2), 1) and not open_for(place(most=2), 2)
-    assert not open_for(place(), 0, MOST_OUTSTANDING)
-    assert open_for(place(), 0, MOST_OUTSTANDING / 2)
 
 
 def with_circuit(circuit: Circuit, most: int | None = None) -> Place:

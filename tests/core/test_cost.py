@@ -2,7 +2,16 @@
 
 import pytest
 
-from gateway.core.cost import EVICTION, PER_WAITING, Brief, Known, costs, terms, wait
+from gateway.core.cost import (
+    EVICTION,
+    PER_WAITING,
+    Brief,
+    Known,
+    costs,
+    terms,
+    usual_prefill,
+    wait,
+)
 from gateway.core.prompt import NO_PROMPT
 from gateway.core.speed import prefill_seconds
 
@@ -61,6 +70,33 @@ def test_memory_counts_only_when_it_is_short():
 def test_those_who_wait_are_held_up_by_a_long_prompt_more_than_by_a_short_one():
     alone, crowd = terms(50_000, 10, IDLE), terms(50_000, 10, Known(waiting=5))
     assert crowd.total - alone.total == pytest.approx(5 * PER_WAITING * alone.prefill)
+
+
+def test_harm_to_others_counts_at_the_usual_speed_on_a_slow_engine_too():
+    known = (Known(), Known(prefill=3.0), Known())
+    fast, slow, _ = costs(Brief(NO_PROMPT, 4000, 200, (), known))
+    assert slow.prefill == pytest.approx(3 * fast.prefill)
+    assert slow.congestion == fast.congestion
+    assert slow.total > fast.total
+
+
+def test_a_fleet_that_is_slow_throughout_chooses_as_a_fast_one_does():
+    def in_units(factor):
+        known = [
+            Known(cached=3000, queue=0.5 * factor, prefill=factor, decode=factor),
+            Known(decoding=5, context=20_000, prefill=factor, decode=factor),
+        ]
+        return [found.total / factor for found in costs(Brief(NO_PROMPT, 4000, 200, (), known))]
+
+    assert in_units(0.1) == pytest.approx(in_units(1.0))
+    assert in_units(7.0) == pytest.approx(in_units(1.0))
+
+
+@pytest.mark.parametrize(
+    ("factors", "usual"), [((), 1.0), ((2.0,), 2.0), ((3.0, 1.0), 1.0), ((1.0, 5.0, 2.0), 2.0)]
+)
+def test_the_usual_speed_is_that_of_the_middle_engine(factors, usual):
+    assert usual_prefill([Known(prefill=factor) for factor in factors]) == usual
 
 
 def test_the_wait_for_a_first_token_has_no_part_that_others_feel():

@@ -66,6 +66,15 @@ def test_the_worst_gpu_decides() -> None:
     assert headroom.room([CARD, tight], OURS, None, {}, {}) == 0.5
 
 
+def test_what_is_left_is_what_others_take_and_nothing_of_our_own() -> None:
+    tight = replace(CARD, memory_used=80 * GIB, processes=(Process(7, 79 * GIB),))
+    assert headroom.left([], OURS, {}) == 1.0
+    assert headroom.left([CARD, tight], OURS, {"G": 0.9}) == 1.0
+    shared = replace(CARD, uuid="H", processes=(Process(7, 20 * GIB), Process(8, 20 * GIB)))
+    assert headroom.left([tight, shared], OURS, {}) == pytest.approx(0.75)
+    assert headroom.left([shared], OURS, {"H": 0.99}) == headroom.LEAST
+
+
 def test_room_is_told_in_steps_and_not_for_every_sample() -> None:
     assert headroom.stepped(1.0, 0.93) == 1.0
     assert headroom.stepped(1.0, 0.6) == 0.625

@@ -75,14 +75,18 @@ def sighted(**fields):
     )
 
 
-@pytest.mark.parametrize("less", [{"room": 0.5}, {"gpu_factor": 0.5}])
-def test_auto_counts_what_an_engines_gpus_have_left(less):
+@pytest.mark.parametrize("less", [{"left": 0.5}, {"gpu_factor": 0.5}])
+def test_auto_counts_what_is_left_of_an_engines_gpus(less):
     a_little_ahead = Told(b=Known(queue=0.1))
     assert order(TWO, a_little_ahead) == ["a", "b"]
     assert order(sighted(**less), a_little_ahead) == ["b", "a"]
 
 
-@pytest.mark.parametrize("less", [{"room": 0.5}, {"gpu_factor": 0.5}])
+def test_auto_does_not_count_our_own_requests_twice():
+    assert order(sighted(room=0.5), Told(b=Known(queue=0.1))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("less", [{"left": 0.5}, {"gpu_factor": 0.5}])
 def test_a_gpu_that_is_slowed_down_keeps_the_prompts_that_it_has_cached(less):
     known, lore = sighted(**less), Told(tokens=3000.0, a=Known(cached=2900))
     assert {order(known, lore, turn=turn)[0] for turn in range(20)} == {"a"}
@@ -112,6 +116,18 @@ def test_prompts_that_nobody_has_cached_go_by_load_among_equals():
     barely = Told(a=Known(queue=0.01))
     assert order(TWO, barely, busy={"a": 0, "b": 1}) == ["a", "b"]
     assert order(TWO, barely, busy={"a": 1, "b": 0}) == ["b", "a"]
+
+
+def test_what_is_alike_depends_on_how_fast_the_engines_are():
+    def apart(seconds, factor):
+        known = {name: Known(prefill=factor, decode=factor) for name in "ab"}
+        return Told(**known | {"a": known["a"]._replace(queue=seconds)})
+
+    busy = {"a": 0, "b": 1}
+    assert order(TWO, apart(0.01, 1.0), busy=busy) == ["a", "b"]
+    assert order(TWO, apart(0.01, 0.1), busy=busy) == ["b", "a"]
+    assert order(TWO, apart(0.05, 1.0), busy=busy) == ["b", "a"]
+    assert order(TWO, apart(0.05, 5.0), busy=busy) == ["a", "b"]
 
 
 def test_a_prompt_of_less_than_a_block_goes_by_load_and_nobody_is_asked_of_caches():
