@@ -108,7 +108,7 @@ class Ranking(NamedTuple):
             return (0,)
         order = sorted(range(len(self.scores)), key=self.scores.__getitem__)
         if self.cold:
-            order.sort(key=lambda index: cold(self.places[index]))
+            order.sort(key=[cold(place) for place in self.places].__getitem__)
         return order
 
     def pairs(self) -> list[tuple[float | None, Place]]:

@@ -54,9 +54,9 @@ def session(*keys: int, start: float = 0.0, answer: int = 20) -> Session:
     return Session(start, (Turn(0.0, Prompt(keys, 512 * len(keys), answer)),))
 
 
-async def replayed(setting: Setting, *sessions: Session) -> Replay:
+async def replayed(setting: Setting, *sessions: Session, patience: float = 3000.0) -> Replay:
     door = Door(f"http://127.0.0.1:{setting.port}", {}, f"http://127.0.0.1:{setting.control}")
-    replay = Replay(door, Load(sessions, 0.0, 100.0), WRITING, setting.scale, patience=200.0)
+    replay = Replay(door, Load(sessions, 0.0, 100.0), WRITING, setting.scale, patience=patience)
     await replay.run(())
     return replay
 
@@ -100,7 +100,7 @@ async def test_an_engine_that_fails_loses_requests_before_their_answer() -> None
 async def test_an_engine_that_hangs_accepts_and_never_answers(mode: Mode) -> None:
     async with fleet() as setting:
         await order(setting, mode)
-        replay = await replayed(setting, session(1))
+        replay = await replayed(setting, session(1), patience=100.0)
     assert [result.end for result in replay.results] == [End.LOST]
     assert "Timeout" in replay.results[0].why
 
