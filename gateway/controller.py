@@ -279,7 +279,7 @@ class Controller:
 
     def taken(self, name: str) -> str | None:
         """Why no provider may be called so, None when one may."""
-        if name in BY_NAME or name in ("auto", "portico"):
+        if name.casefold() in BY_NAME or name.casefold() in ("auto", "portico"):
             return "it is a name that is built in"
         known = self.sensors.fleet.backends
         if name in known and name not in {backend.name for backend in self._provided}:

@@ -195,7 +195,7 @@ async def shared(
         yield gw
 
 
-@pytest.mark.parametrize("name", ["vllm", "openai", "auto", "e", "p0"])
+@pytest.mark.parametrize("name", ["vllm", "VLLM", "openai", "auto", "Auto", "e", "p0"])
 async def test_names_that_are_taken_are_refused(shared: Gateway, name: str) -> None:
     reply = await ask(shared, "POST", "/providers", provider("http://10.0.0.1", name))
     assert (reply.status, reply.json()["error"]["param"]) == (400, "providerId")
