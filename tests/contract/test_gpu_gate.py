@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from gateway.control.energy import SLOT
 from tests.fakes import nvml, steps, talk
 from tests.fakes.engine import FakeEngine
 from tests.harness import Gateway, until
@@ -258,9 +259,12 @@ async def test_energy_is_charged_to_the_keys_whose_tokens_it_was(tmp_path: Path)
                 await asyncio.sleep(0.05)
 
         drawing = asyncio.ensure_future(draw())
+        # All in one slot of time: a key that alone had a token in another would be charged all of
+        # that.
+        await asyncio.sleep((0.1 - time.monotonic()) % SLOT)
         for name, tokens in (("much", 30), ("little", 10)):
             usage = {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens}
-            step = steps.stream(talk.chat_events("m", usage=usage), gap=0.1)
+            step = steps.stream(talk.chat_events("m", usage=usage), gap=0.05)
             for engine in there.engines:
                 engine.script.append(step)
             headers = [("Authorization", f"Bearer sk-{name}-0123456789")]
