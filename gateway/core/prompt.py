@@ -76,7 +76,7 @@ def prompt_of(call: Call) -> Prompt:
     text = "\n".join(gathering.parts).encode("utf-8", "surrogatepass")
     length = len(text) + gathering.media * MEDIUM
     if gathering.size > _MOST:
-        length = max(length, len(call.body))
+        length = max(length, gathering.size, len(call.body))
     return Prompt(_chain((call.model, call.doc.get("cache_salt")), text), length)
 
 
@@ -116,7 +116,8 @@ class _Gathering:
             self.value(value, 0)
 
     def text(self, value: str) -> None:
-        self.parts.append(value)
+        # What lies beyond is not hashed, and megabytes would be copied twice on the way.
+        self.parts.append(value[:_MOST])
         self.size += len(value)
 
     def message(self, message: Any) -> None:
@@ -124,7 +125,7 @@ class _Gathering:
         if isinstance(message, dict) and len(message) == 2:
             role, content = message.get("role"), message.get("content")
             if isinstance(role, str) and isinstance(content, str):
-                self.parts += (role, content)
+                self.parts += (role, content[:_MOST])
                 self.size += len(content)
                 return
         self.value(message, 0)
