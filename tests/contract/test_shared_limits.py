@@ -11,7 +11,15 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.contract.test_limits import ANSWER, COST, bearer, is_limited, limited, rates
+from tests.contract.test_limits import (
+    ANSWER,
+    COST,
+    bearer,
+    is_limited,
+    limited,
+    rates,
+    until_used_up,
+)
 from tests.contract.test_workers import EVENTS, begin, held
 from tests.fakes import steps
 from tests.fakes.engine import FakeEngine
@@ -37,19 +45,7 @@ async def test_no_limit_is_exceeded_over_two_gateways_of_two_workers() -> None:
         async with two_gateways(engine, **limits) as gateways:
             engine.always = steps.stream(EVENTS, gap=0.005)
             served: list[Reply] = []
-
-            async def client(gw: Gateway) -> None:
-                while True:
-                    reply = await gw.chat("m", bearer(), stream=True)
-                    if reply.status == 200:
-                        served.append(reply)
-                    else:
-                        is_limited(reply)
-                        if "requests per minute" in reply.error["message"]:
-                            return
-                        await asyncio.sleep(0.02)
-
-            await asyncio.gather(*(client(gw) for gw in gateways for _ in range(8)))
+            await asyncio.gather(*(until_used_up(gw, served) for gw in gateways for _ in range(8)))
             assert len(served) == 25
             assert engine.most_at_once <= 4
             backends = {reply.header("X-Portico-Backend") for reply in served}
