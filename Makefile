@@ -6,8 +6,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --no-input --disable-pip-version-check -qq
-JOBS ?= 2
+JOBS ?= 4
 ARGS ?=
+# The tests wait more than they work, and those that wait longest come first.
+TESTS := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# Even where the environment says otherwise: compiling all anew costs every process its while.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check format lint test-engines test-gpu compiled wheel-compiled test-compiled models clean
@@ -55,7 +59,7 @@ run: $(VENV)/.run
 	@$(BIN)/portico serve --demo $(ARGS)
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python $(TESTS) $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -63,7 +67,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python $(TESTS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -99,7 +103,7 @@ $(COMPILED)/.made: $(VENV)/.compile setup.py pyproject.toml $(shell find gateway
 # The tests as they are, beside the compiled gateway instead of the sources.
 test-compiled: $(COMPILED)/.made $(VENV)/.dev
 	@cp -r *.md LICENSE Makefile .dockerignore pyproject.toml setup.py bench deploy docs tests tools $(COMPILED)
-	cd $(COMPILED) && PYTHONPATH=$(abspath $(COMPILED)) $(abspath $(BIN))/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	cd $(COMPILED) && PYTHONPATH=$(abspath $(COMPILED)) $(abspath $(BIN))/python $(TESTS) $(ARGS)
 
 models: $(VENV)/.run
 	$(BIN)/python tools/models_table.py

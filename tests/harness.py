@@ -25,9 +25,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.fakes import talk
 from tests.fakes.engine import FakeEngine
 from tests.rawclient import Headers, RawClient, Reply, call
+from tests.template import Forked, fork
 
 ROOT = Path(__file__).resolve().parent.parent
 JSON = ("Content-Type", "application/json")
+LOADED = {"LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE"}
+"""What is read when a program starts, or when aiohttp is imported."""
+
 STEADY = (20000, 32000)
 """Ports below those that the kernel hands out by itself, so that nobody takes one in between."""
 
@@ -72,7 +76,10 @@ async def until(
 
 class Gateway:
     """``portico serve`` as a process. ``up`` are the backends that must be seen up before the test
-    begins (all of the configuration when None). ``wait`` is the address that must answer 200."""
+    begins (all of the configuration when None). ``wait`` is the address that must answer 200.
+    ``forked`` ones come from a process that has all imported; others are started as a program."""
+
+    forked = True
 
     def __init__(
         self,
@@ -92,7 +99,7 @@ class Gateway:
         self.waits_for = wait if self.up or wait != "/readyz" else "/healthz"
         self.folder = Path(tempfile.mkdtemp(prefix="portico-test-"))
         self.port = free_port()
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | Forked | None = None
 
     @property
     def url(self) -> str:
@@ -112,18 +119,27 @@ class Gateway:
         text = config if isinstance(config, str) else yaml.safe_dump(_bounded(config))
         self.file.write_text(text)
 
-    def command(self) -> list[str]:
-        base = [sys.executable, "-m", "gateway", "serve", "--log-format", "json"]
+    def arguments(self) -> list[str]:
         given = [] if self.config is None else ["--config", str(self.file)]
-        return [*base, *given, "--host", "127.0.0.1", "--port", str(self.port), *self.args]
+        where = ["--host", "127.0.0.1", "--port", str(self.port)]
+        return ["serve", "--log-format", "json", *given, *where, *self.args]
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "gateway", *self.arguments()]
+
+    async def _start(self) -> asyncio.subprocess.Process | Forked:
+        env = environment(self.env)
+        with (self.folder / "out").open("wb") as out, (self.folder / "err").open("wb") as err:
+            if self.forked and not LOADED.intersection(self.env):
+                return await fork(self.arguments(), env, Path(out.name), Path(err.name))
+            return await asyncio.create_subprocess_exec(
+                *self.command(), stdout=out, stderr=err, cwd=ROOT, env=env
+            )
 
     async def __aenter__(self) -> Gateway:
         if self.config is not None:
             self.write(self.config)
-        with (self.folder / "out").open("wb") as out, (self.folder / "err").open("wb") as err:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command(), stdout=out, stderr=err, cwd=ROOT, env=environment(self.env)
-            )
+        self.process = await self._start()
         try:
             await until(self._ready, 10.0, "the gateway to be ready")
         except BaseException:

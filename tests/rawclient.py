@@ -53,8 +53,8 @@ class Reply:
 
     @property
     def kind(self) -> str:
-        """The category of a refusal in the OpenAI or Anthropic envelope."""
-        return str(self.error["type"])
+        """The category of a refusal in the OpenAI or Anthropic envelope, "" of another answer."""
+        return str(self.doc.get("error", {}).get("type", ""))
 
 
 class RawClient:

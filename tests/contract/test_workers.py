@@ -405,10 +405,12 @@ async def test_all_that_die_at_once_are_replaced_and_so_are_their_replacements()
 class WithStranger(Gateway):
     """Started as the first process of a container is: with children that it never had."""
 
+    forked = False
+
     def command(self) -> list[str]:
         stranger = "if not os.fork(): time.sleep(20); os._exit(0)"
         code = f"import os, sys, time\n{stranger}\nfrom gateway.cli import main\nsys.exit(main())"
-        return [sys.executable, "-c", code, *super().command()[3:]]
+        return [sys.executable, "-c", code, *self.arguments()]
 
 
 async def test_children_of_others_are_buried_too() -> None:

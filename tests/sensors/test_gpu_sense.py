@@ -113,7 +113,7 @@ async def test_an_agent_is_read_and_its_death_makes_it_stale_and_its_return_fres
             assert stub.uuid(0) in sense.panorama.gpus
             async with agent(stub, port):
                 await until(lambda: not sense.panorama.stale)
-    told = [record.message for record in caplog.records if "gpu-agent at" in record.message]
+                told = [one.message for one in caplog.records if "gpu-agent at" in one.message]
     assert any("nobody listens" in one or "cannot be read" in one for one in told)
     assert told[-1] == f"the gpu-agent at {url} answers again"
 
