@@ -178,6 +178,7 @@ class Serving(ABC):
 
     def told(self, request_id: str) -> Doc | None:
         """Why a request of this process went where it went, None when it is not known here."""
+        self.worker.handler.enter()
         story = self.worker.handler.recall.of(request_id)
         return None if story is None else explain(story)
 
@@ -259,7 +260,7 @@ class Alone(Serving):
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         board = self.board
         return await self.controller.page(
-            accept, [self.worker.metrics.state()], board.by_model, board.queues.depths
+            accept, [self.worker.counts()], board.by_model, board.queues.depths
         )
 
     def trouble(self, name: str, detail: str) -> None:
@@ -344,7 +345,7 @@ class Working(Serving):
                 self._spoke.say("explain", (number, self.told(request_id)))
 
     def _tell_counts(self, number: int) -> None:
-        counts = (number, self.worker.metrics.state(), Now.on(self.board))
+        counts = (number, self.worker.counts(), Now.on(self.board))
         self._spoke.say("counts", counts)
 
     async def _keep_telling(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.config import Config
+from gateway.control.exposition import State
 from gateway.control.metrics import Metrics
 from gateway.controller import rows
 from gateway.core.capacity import trial_of
@@ -103,8 +104,14 @@ class Worker:
         if len(self._works) < MOST_WORKS and (done := work(outcome, time.monotonic())):
             self._works.append(done)
 
+    def counts(self) -> State:
+        """All that was counted since the start."""
+        self.handler.enter()
+        return self.metrics.state()
+
     def take_works(self) -> list[Work]:
         """The requests that have ended since this was asked last, for energy and speed."""
+        self.handler.enter()
         works, self._works = self._works, []
         return works
 
@@ -116,11 +123,13 @@ class Worker:
 
     def take_used(self) -> Sums:
         """What was used since this was last asked."""
+        self.handler.enter()
         used, self.used = self.used, {}
         return used
 
     def flush(self) -> None:
         """Hand over the access lines that have gathered."""
+        self.handler.enter()
         self._access.flush()
 
     def configure(self, config: Config) -> None:

@@ -86,14 +86,17 @@ class Account(Story):
             self._spent = extract(self.watch.head, self.watch.tail, pieces)
         return self._spent
 
-    def close(self) -> Story:
-        """The outcome; asked for exactly once, whatever way the request went."""
-        self.usage = self.spent()
+    def end(self) -> None:
+        """The request is over, whatever way it went."""
         self.status = self.status or LEFT
-        self.itl = self.gaps
-        self.first_byte = self.first - self.arrived if self.committed else None
         self.duration = time.monotonic() - self.arrived
         self.at = time.time()
+
+    def close(self) -> Story:
+        """The outcome, some time after the end; asked for exactly once."""
+        self.usage = self.spent()
+        self.itl = self.gaps
+        self.first_byte = self.first - self.arrived if self.committed else None
         # It is kept for a while, which these need not be.
         self.watch = self.opened = None
         if self.plan is not None and self.plan.briefs:

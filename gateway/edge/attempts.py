@@ -191,8 +191,6 @@ class Attempts:
             self._give_up(errand, place, FULL)
             return False
         errand.held_since = now if trial or most is not None else 0.0
-        if errand.plan.briefs and (brief := errand.plan.brief_of(place)):
-            errand.sent = self._board.lore.send(errand.call, brief, place, now)
         idle, uses = place.runtime.idle, place.runtime.uses
         errand.origin = self._pool.origin(backend.url, idle, uses, backend.proxy)
         # A kept connection may turn out to be dead only after the request was sent.
@@ -202,6 +200,8 @@ class Attempts:
             self._connect(errand)
         else:
             self._exchange(errand, connection, now)
+        if errand.plan.briefs and (brief := errand.plan.brief_of(place)):
+            errand.sent = self._board.lore.send(errand.call, brief, place, now)
         return True
 
     def _connect(self, errand: Errand) -> None:
@@ -222,11 +222,12 @@ class Attempts:
         errand.desk.guarded(errand, self._exchange, connection, now)
 
     def _exchange(self, errand: Errand, connection: Connection, now: float) -> None:
-        """Send the request; the exchange relays the answer and says how it ended."""
-        exchange = errand.exchange = self._relay(errand, connection, now)
+        """Send the request; the exchange relays the answer and says how it ended. That is made
+        while the engine reads already."""
         errand.connection = connection
-        connection.begin(exchange, bodiless=errand.request.method == "HEAD")
         _send(connection, *_request(errand), at_once=errand.call.stream)
+        exchange = errand.exchange = self._relay(errand, connection, now)
+        connection.begin(exchange, bodiless=errand.request.method == "HEAD")
         if errand.upload is not None and not errand.upload.complete:
             errand.feeding = self._tasks.spawn(_feed(connection, errand.upload, exchange), "feed")
         if errand.race is not None:

@@ -153,6 +153,7 @@ class Exchange:
         "_contested",
         "_course",
         "_deadlines",
+        "_ending",
         "_extra",
         "_head",
         "_headers",
@@ -209,6 +210,7 @@ class Exchange:
         self._headers: list[tuple[bytes, bytes]] = []
         self._held = self._head = b""
         self._status = 0
+        self._ending = False
         self.over = self._stream = self._sized = self._passing = self._raw = self._chunked = False
         self._paused_at = 0.0
         self._phase_start = now
@@ -271,7 +273,14 @@ class Exchange:
             watch.settle()
             watch.due = out + BATCH
 
+    def on_last(self, data: bytes) -> None:
+        """The payload of the read in which the answer ends, which ``on_end`` will tell: what is
+        written of it leaves with the end of the answer to the client."""
+        self._ending = True
+        self.on_payload(data)
+
     def on_end(self) -> None:
+        self._ending = False
         if self.over:
             return
         if not self._passing and not self._settle_unrelayed():
@@ -465,6 +474,9 @@ class Exchange:
     def _write(self, data: bytes) -> None:
         if self._head:
             data, self._head = self._head + data, b""
+        if self._ending:
+            self._head = data
+            return
         if self._stream:
             self._client.write(data)
         else:
@@ -514,9 +526,13 @@ class Exchange:
         self._resolve(Result(End.CUT, reason, text))
 
     def _resolve(self, result: Result) -> None:
-        if not self.over:
-            self.over = True
-            self._job.ended(result)
+        if self.over:
+            return
+        if self._head:
+            self._ending = False
+            self._write(b"")
+        self.over = True
+        self._job.ended(result)
 
     def close(self) -> None:
         """Let go of everything, whether the exchange ended or is abandoned."""

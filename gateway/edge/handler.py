@@ -55,6 +55,10 @@ MOST_WAYS = 10_000
 
 FIELD = HEADER.lower()
 
+ENTER_AFTER = 0.002
+"""Seconds after which a request that has ended is entered into the books. Many a client sends its
+next one at once, and that one would wait for it."""
+
 KEEPING = frozenset({Op.RESPONSES, Op.RESPONSES_BY_ID})
 """Surfaces on which a call may be about a response that a backend has stored."""
 
@@ -113,7 +117,9 @@ class Handler:
         self.recall = Recall()
         self.cold = Cold(senses.wake)
         self._board = board
+        self._loop = loop
         self._report = report
+        self._ended: list[Account] = []
         self._own_pages = own_pages
         self._tasks = Tasks()
         self._attempts = Attempts(loop, pool, board, senses, self)
@@ -222,14 +228,27 @@ class Handler:
         if errand.waiter is not None:
             errand.waiter.leave()
         self.active -= 1
-        story = errand.account.close()
+        account = errand.account
+        account.end()
         if errand.lease is not None:
-            served, now = errand.account.answered, time.monotonic()
-            self._board.windows.settle(errand.lease, story.usage, served, now, story.at)
-        self.recall.keep(story)
-        self._attempts.observe(story)
-        self._report(story)
+            served, now = account.answered, time.monotonic()
+            self._board.windows.settle(errand.lease, account.spent(), served, now, account.at)
+        if not self._ended:
+            self._loop.call_later(ENTER_AFTER, self.enter)
+        self._ended.append(account)
         return True
+
+    def enter(self) -> None:
+        """Enter into the books what has ended: to be called before anybody reads them."""
+        ended, self._ended = self._ended, []
+        for account in ended:
+            try:
+                story = account.close()
+                self.recall.keep(story)
+                self._attempts.observe(story)
+                self._report(story)
+            except Exception:
+                log.exception("a fault of the gateway itself", extra={"request_id": account.id})
 
     def _admit(self, errand: Errand, route: Route, tail: str) -> None:
         """What can be said before the body is read; a body that is here already is read at once."""

@@ -54,6 +54,7 @@ class Sink(Protocol):
 
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None: ...
     def on_payload(self, data: bytes) -> None: ...
+    def on_last(self, data: bytes) -> None: ...
     def on_chunk(self, data: bytes, start: int) -> None: ...
     def on_end(self) -> None: ...
     def on_broken(self, reason: str) -> None: ...
@@ -225,7 +226,11 @@ class Connection(asyncio.Protocol):
         pieces, sink = self._pieces, self._sink
         if pieces and sink is not None:
             self._pieces = []
-            sink.on_payload(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if self._whole:
+                sink.on_last(data)
+            else:
+                sink.on_payload(data)
         if self._whole:
             self._end()
 
