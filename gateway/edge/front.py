@@ -24,8 +24,9 @@ from gateway.core.errors import Refusal
 from gateway.core.keys import Keyring, authenticate
 from gateway.core.types import Caller
 from gateway.dialects import openai
+from gateway.edge.heads import Known, learned
 from gateway.edge.outbox import Outbox
-from gateway.edge.request import Relay, Request
+from gateway.edge.request import Head, Relay, Request, body_of, whole_body
 
 log = logging.getLogger("portico.front")
 
@@ -58,6 +59,10 @@ LINGER = 10.0
 the connection, and the client might never read why it was refused (RFC 9112 9.6)."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+LESSONS = 4
+"""Heads of a connection that are looked at to be known again. Who sends another each time has none
+that is worth remembering."""
 
 FRAMING = frozenset({"Connection", "Content-Length", "Date", "Transfer-Encoding"})
 """Headers of an answer of ours that the front sets itself."""
@@ -95,6 +100,8 @@ class FrontProtocol(asyncio.Protocol):
         "_headers",
         "_in_head",
         "_job",
+        "_known",
+        "_lessons",
         "_linger_until",
         "_mute",
         "_parked",
@@ -115,6 +122,8 @@ class FrontProtocol(asyncio.Protocol):
         self.relay: Relay | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._job: Job | None = None
+        self._known: Known | None = None
+        self._lessons = LESSONS
         self._request: Request | None = None
         self._coming: Request | None = None
         self._waiting: list[Request] = []
@@ -167,7 +176,16 @@ class FrontProtocol(asyncio.Protocol):
         if self._request is not None and self._coming is None:
             self._keep(data)
             return
-        self._feed(data)
+        rests = self._in_head and not self._begun and not self._waiting and not self._closing
+        known = self._known
+        if rests and known is not None and (body := known.body(data)) is not None:
+            self._seen = self._front.now
+            self._waiting.append(Request(self, known.head, whole_body(self, body)))
+        else:
+            self._feed(data)
+            if rests and self._lessons and self._coming is None and len(self._waiting) == 1:
+                self._lessons -= 1
+                self._known = learned(data, self._waiting[0]) if self._lessons else None
         self._pump()
 
     # --- reading
@@ -257,15 +275,15 @@ class FrontProtocol(asyncio.Protocol):
         parser = self._parser
         if self._head_size > HEAD_LIMIT and self._measured() > HEAD_LIMIT:
             raise TooMuch(f"its head is over {HEAD_LIMIT} bytes")
-        request = Request(
-            self,
+        head = Head(
             parser.get_method().decode("ascii"),
             self._url,
             self._headers,
             http11=parser.get_http_version() == "1.1",
             keep_alive=parser.should_keep_alive(),
         )
-        coding = request.fields.get("transfer-encoding")
+        request = Request(self, head, body_of(self, head.fields))
+        coding = head.fields.get("transfer-encoding")
         if coding is not None and coding.lower() != "chunked":
             raise TooMuch("of all transfer codings only 'chunked' is understood here")
         self._url, self._headers = b"", []

@@ -223,15 +223,38 @@ class Packed(Body):
             super().end()
 
 
+class Head:
+    """What came before a request's body. ``path`` is decoded; ``query`` is as it came, without the
+    question mark; ``raw_headers`` are as they came; ``fields`` hold each header's first value by
+    its name in lower case. Requests may share one: it is not changed."""
+
+    __slots__ = ("fields", "http11", "keep_alive", "method", "path", "query", "raw_headers")
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        raw_headers: list[tuple[bytes, bytes]],
+        *,
+        http11: bool,
+        keep_alive: bool,
+    ) -> None:
+        self.method = method
+        self.path, self.query = split_target(target)
+        self.raw_headers = raw_headers
+        self.fields = fields_of(raw_headers)
+        self.http11 = http11
+        self.keep_alive = keep_alive
+
+
 class Request:
-    """One request. ``path`` is decoded; ``query`` is as it came, without the question mark;
-    ``raw_headers`` are as they came; ``fields`` hold each header's first value by its name in
-    lower case."""
+    """One request: its head, and its body, which may still come in."""
 
     __slots__ = (
         "body",
         "client",
         "fields",
+        "head",
         "http11",
         "keep_alive",
         "method",
@@ -240,33 +263,37 @@ class Request:
         "raw_headers",
     )
 
-    def __init__(
-        self,
-        client: Client,
-        method: str,
-        target: bytes,
-        raw_headers: list[tuple[bytes, bytes]],
-        *,
-        http11: bool,
-        keep_alive: bool,
-    ) -> None:
+    def __init__(self, client: Client, head: Head, body: Body) -> None:
         self.client = client
-        self.method = method
-        self.path, self.query = split_target(target)
-        self.raw_headers = raw_headers
-        self.fields = fields_of(raw_headers)
-        self.http11 = http11
-        self.keep_alive = keep_alive
-        coding = self.fields.get("content-encoding", "")
-        if coding.lower() in CODINGS:
-            self.body: Body = Packed(client, coding.lower())
-        else:
-            self.body = Body(client, _length(self.fields))
+        self.head = head
+        self.method = head.method
+        self.path = head.path
+        self.query = head.query
+        self.raw_headers = head.raw_headers
+        self.fields = head.fields
+        self.http11 = head.http11
+        self.keep_alive = head.keep_alive
+        self.body = body
 
     def forget(self) -> None:
         """Let go of what is only needed to send the request (again)."""
         self.raw_headers = []
         self.fields = {}
+        self.head = FORGOTTEN
+
+
+def body_of(client: Client, fields: Mapping[str, str]) -> Body:
+    """The body that such a head announces, none of which has come yet."""
+    coding = fields.get("content-encoding", "").lower()
+    return Packed(client, coding) if coding in CODINGS else Body(client, _length(fields))
+
+
+def whole_body(client: Client, data: bytes) -> Body:
+    """A body that is here."""
+    body = Body(client, len(data))
+    body.feed(data)
+    body.complete = True
+    return body
 
 
 def fields_of(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -297,3 +324,7 @@ def split_target(target: bytes) -> tuple[str, str]:
         text = rest[slash:] if slash >= 0 else "/"
     path, _, query = text.partition("#")[0].partition("?")
     return (unquote(path) if "%" in path else path), query
+
+
+FORGOTTEN = Head("", b"", [], http11=True, keep_alive=True)
+"""The head of a request that has been sent."""

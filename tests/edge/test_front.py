@@ -242,6 +242,79 @@ async def test_a_body_that_stops_coming_fails_its_reader(patient: Line) -> None:
         await body.read()
 
 
+POST = b"POST /v1/x?q=1 HTTP/1.1\r\nHost: h\r\ncontent-LENGTH:  %s\r\nX-Key: k\r\n\r\n%s"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        POST % (b"5", b"other"),
+        POST % (b"12", b"twelve bytes"),
+        POST % (b"0005", b"zeros"),
+        POST % (b"5 ", b"space"),
+        POST % (b"0", b""),
+        POST % (b"5", b"short") + GET,
+        POST % (b"5", b"shor"),
+        POST % (b"+5", b"plus!"),
+        POST % (b"5_0", b"x" * 50),
+        POST % (b"5", b"short\r\n"),
+        POST % (b"\xb2", b"ab"),
+        POST % (b"", b""),
+        POST % (b"5\r\nContent-Length: 5", b"twice"),
+        POST % (b"5\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+        (POST % (b"5", b"named")).replace(b"X-Key: k", b"X-Key: l"),
+        (POST % (b"5", b"cased")).replace(b"Host", b"host"),
+        (POST % (b"5", b"older")).replace(b"1.1", b"1.0"),
+        b"\r\n" + POST % (b"5", b"lines"),
+        GET,
+        b"rubbish",
+    ],
+)
+async def test_a_head_that_is_known_means_what_the_parser_says(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = POST % (b"7", b"learned")
+    found = []
+    for lessons in (front.LESSONS, 0):
+        monkeypatch.setattr(front, "LESSONS", lessons)
+        line = Line()
+        for one in (first, first, data, first):
+            line.feed(one)
+        found.append((seen(line), line.wire.out.partition(b"Date")[0], line.wire.closed))
+    assert found[0] == found[1]
+    assert found[0][0][:2] == found[0][0][:1] * 2
+
+
+def seen(line: Line) -> list[tuple[object, ...]]:
+    """What was handed on of each request."""
+    return [
+        (
+            *(request.method, request.path, request.query, request.http11, request.keep_alive),
+            *({**request.fields, "content-length": ""}, len(request.raw_headers)),
+            *(request.body.complete, request.body.length, request.body.take()),
+        )
+        for request in line.keeper.begun
+    ]
+
+
+async def test_a_known_head_is_not_parsed_again(line: Line) -> None:
+    line.feed(POST % (b"3", b"one"))
+    line.feed(POST % (b"5", b"three"))
+    first, second = line.keeper.begun
+    assert second.head is first.head
+    line.feed((POST % (b"3", b"two")).replace(b"X-Key: k", b"X-Key: l"))
+    line.feed((POST % (b"4", b"four")).replace(b"X-Key: k", b"X-Key: l"))
+    assert line.keeper.begun[2].head is line.keeper.begun[3].head
+    assert line.keeper.begun[2].head is not first.head
+
+
+async def test_who_never_repeats_a_head_has_none_remembered(line: Line) -> None:
+    for number in range(front.LESSONS + 2):
+        line.feed((POST % (b"3", b"one")).replace(b"X-Key: k", b"X-Key: %d" % number))
+    assert line.protocol._known is None
+    assert len(line.keeper.begun) == front.LESSONS + 2
+
+
 async def test_what_is_posted_leaves_with_the_turn_and_in_order(patient: Line) -> None:
     patient.feed(GET)
     patient.protocol.post(b"one ")
