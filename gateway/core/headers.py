@@ -110,6 +110,14 @@ class Envelope:
     ids: tuple[bytes, ...]
 
 
+_VERDICTS: dict[tuple[frozenset[bytes], tuple[bytes, ...]], Verdicts] = {}
+
+
+def _verdicts(drops: frozenset[bytes], starts: tuple[bytes, ...]) -> Verdicts:
+    """The same for all backends that are alike. There are as many as runtimes, twice at most."""
+    return _VERDICTS.setdefault((drops, starts), Verdicts(drops, starts))
+
+
 def envelopes(backend: Backend, runtime: Runtime) -> tuple[Envelope, ...]:
     """The envelopes of a backend, one for each of its keys."""
     return tuple(_envelope(backend, runtime, key) for key in backend.keys)
@@ -133,33 +141,36 @@ def _envelope(backend: Backend, runtime: Runtime, key: str | None) -> Envelope:
     lines += runtime.adds.items()
     starts = (d[:-1].lower().encode() for d in runtime.drops if d.endswith("*"))
     return Envelope(
-        Verdicts(frozenset(drops), (PREFIX, *starts)),
+        _verdicts(frozenset(drops), (PREFIX, *starts)),
         "\r\n".join(f"{name}: {value}" for name, value in lines).encode(),
         tuple(name.encode() for name in runtime.request_ids),
     )
 
 
-def request_head(
+def passed(headers: Pairs, verdicts: Verdicts) -> bytes:
+    """The lines of the caller's headers that cross the gateway, each with its end."""
+    return b"".join(line + b"\r\n" for line in _passed(headers, verdicts))
+
+
+def head_of(
     method: str,
     target: str,
-    headers: Pairs,
+    crossing: bytes,
     *,
     sent: Envelope,
     request_id: str,
     length: int | None,
 ) -> bytes:
-    """The head sent to an engine. ``headers`` are the caller's; ``length`` None sends the body
-    chunked."""
-    lines = [f"{method} {target} HTTP/1.1".encode(), sent.fixed]
-    lines += _passed(headers, sent.passed)
-    for name in sent.ids:
-        lines.append(b"%b: %b" % (name, request_id.encode()))
+    """The head sent to an engine. ``crossing`` are the lines of the caller's headers that are passed
+    on; ``length`` None sends the body chunked."""
+    first = f"{method} {target} HTTP/1.1\r\n".encode()
+    last = b"\r\n"
     if length is None:
-        lines.append(b"Transfer-Encoding: chunked")
+        last = b"Transfer-Encoding: chunked\r\n\r\n"
     elif length or method == "POST":
-        lines.append(b"Content-Length: %d" % length)
-    lines += (b"", b"")
-    return b"\r\n".join(lines)
+        last = b"Content-Length: %d\r\n\r\n" % length
+    ids = [b"%b: %b\r\n" % (name, request_id.encode()) for name in sent.ids]
+    return b"%b%b\r\n%b%b%b" % (first, sent.fixed, crossing, b"".join(ids), last)
 
 
 def _passed(headers: Pairs, verdicts: Verdicts) -> list[bytes]:

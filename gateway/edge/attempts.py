@@ -17,7 +17,7 @@ from gateway.core.catalog import Place
 from gateway.core.delays import Delays
 from gateway.core.errors import KINDS, Refusal
 from gateway.core.fit import Detour, detours, unsupported
-from gateway.core.headers import proven, request_head, translated
+from gateway.core.headers import head_of, passed, proven, translated
 from gateway.core.keys import presented
 from gateway.core.plan import Plan, takes
 from gateway.core.prepare import prepare, wants_usage
@@ -495,14 +495,13 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
     if upload is not None:
         body, whole = upload.renamed(place.asked or call.model)
     query = f"?{request.query}" if request.query and errand.turn is None else ""
-    head = request_head(
-        request.method,
-        errand.origin.path + prepared.path + query,
-        request.raw_headers if errand.turn is None else _headers(request, place),
-        sent=place.keyed[errand.key] if place.keyed else place.sent,
-        request_id=call.id,
-        length=whole,
-    )
+    sent = place.keyed[errand.key] if place.keyed else place.sent
+    if errand.turn is None:
+        crossing = request.head.crossing(sent.passed)
+    else:
+        crossing = passed(_headers(request, place), sent.passed)
+    target = errand.origin.path + prepared.path + query
+    head = head_of(request.method, target, crossing, sent=sent, request_id=call.id, length=whole)
     if whole is None and upload is not None:
         begun = _chunk(body) if body else b""
         body = begun + (b"0\r\n\r\n" if upload.complete else b"")

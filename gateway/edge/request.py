@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from gateway.core.errors import Refusal
+from gateway.core.headers import Verdicts, passed
 from gateway.core.keys import Keyring
 from gateway.core.types import Caller
 
@@ -226,9 +227,19 @@ class Packed(Body):
 class Head:
     """What came before a request's body. ``path`` is decoded; ``query`` is as it came, without the
     question mark; ``raw_headers`` are as they came; ``fields`` hold each header's first value by
-    its name in lower case. Requests may share one: it is not changed."""
+    its name in lower case. Requests may share one: nothing of it is changed."""
 
-    __slots__ = ("fields", "http11", "keep_alive", "method", "path", "query", "raw_headers")
+    __slots__ = (
+        "_crossing",
+        "_verdicts",
+        "fields",
+        "http11",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "raw_headers",
+    )
 
     def __init__(
         self,
@@ -245,6 +256,14 @@ class Head:
         self.fields = fields_of(raw_headers)
         self.http11 = http11
         self.keep_alive = keep_alive
+        self._verdicts: Verdicts | None = None
+        self._crossing = b""
+
+    def crossing(self, verdicts: Verdicts) -> bytes:
+        """The lines that cross the gateway. Engines that are alike are sent the same ones."""
+        if verdicts is not self._verdicts:
+            self._verdicts, self._crossing = verdicts, passed(self.raw_headers, verdicts)
+        return self._crossing
 
 
 class Request:

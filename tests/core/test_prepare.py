@@ -11,8 +11,9 @@ from gateway.core.headers import (
     MOST_NAMES,
     Verdicts,
     envelopes,
+    head_of,
+    passed,
     proven,
-    request_head,
     retyped,
     translated,
 )
@@ -85,14 +86,10 @@ def test_a_whole_answer_is_never_asked_for_stream_usage():
 
 def head(pairs, runtime="vllm", backend=None, length=5):
     backend = backend or Backend("a", "http://a:1")
-    text = request_head(
-        "POST",
-        "/v1/x",
-        [(name.encode(), value.encode()) for name, value in pairs],
-        sent=envelopes(backend, rows(runtime, ""))[0],
-        request_id="rid",
-        length=length,
-    ).decode()
+    sent = envelopes(backend, rows(runtime, ""))[0]
+    crossing = passed([(name.encode(), value.encode()) for name, value in pairs], sent.passed)
+    made = head_of("POST", "/v1/x", crossing, sent=sent, request_id="rid", length=length)
+    text = made.decode()
     return [line.split(": ", 1) for line in text.split("\r\n")[1:] if line]
 
 
