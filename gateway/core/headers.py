@@ -161,8 +161,8 @@ def head_of(
     request_id: str,
     length: int | None,
 ) -> bytes:
-    """The head sent to an engine. ``crossing`` are the lines of the caller's headers that are passed
-    on; ``length`` None sends the body chunked."""
+    """The head sent to an engine. ``crossing`` are the lines of the caller's headers that go along;
+    ``length`` None sends the body chunked."""
     first = f"{method} {target} HTTP/1.1\r\n".encode()
     last = b"\r\n"
     if length is None:

@@ -59,6 +59,9 @@ ENTER_AFTER = 0.002
 """Seconds after which a request that has ended is entered into the books. Many a client sends its
 next one at once, and that one would wait for it."""
 
+ENTER_AT_ONCE = 64
+"""Requests that are entered in one go, which takes some milliseconds."""
+
 KEEPING = frozenset({Op.RESPONSES, Op.RESPONSES_BY_ID})
 """Surfaces on which a call may be about a response that a backend has stored."""
 
@@ -234,9 +237,18 @@ class Handler:
             served, now = account.answered, time.monotonic()
             self._board.windows.settle(errand.lease, account.spent(), served, now, account.at)
         if not self._ended:
-            self._loop.call_later(ENTER_AFTER, self.enter)
+            self._loop.call_later(ENTER_AFTER, self._enter_some)
         self._ended.append(account)
         return True
+
+    def _enter_some(self) -> None:
+        """As ``enter``, without holding up streams where very many have ended at once."""
+        rest = self._ended[ENTER_AT_ONCE:]
+        del self._ended[ENTER_AT_ONCE:]
+        self.enter()
+        self._ended = rest
+        if rest:
+            self._loop.call_later(0.0, self._enter_some)
 
     def enter(self) -> None:
         """Enter into the books what has ended: to be called before anybody reads them."""
