@@ -494,7 +494,7 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
     whole: int | None = len(body)
     if upload is not None:
         body, whole = upload.renamed(place.asked or call.model)
-    query = f"?{request.query}" if request.query and errand.turn is None else ""
+    query = f"?{request.head.query}" if request.head.query and errand.turn is None else ""
     sent = place.keyed[errand.key] if place.keyed else place.sent
     if errand.turn is None:
         crossing = request.head.crossing(sent.passed)
@@ -510,7 +510,7 @@ def _request(errand: Errand) -> tuple[bytes, bytes]:
 
 def _headers(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
     """The caller's headers, for a request that was translated."""
-    headers = translated(request.raw_headers)
+    headers = translated(request.head.raw_headers)
     if place.backend.secret != PASSTHROUGH:
         return headers
     return proven(headers, presented(request.fields), place.runtime.auth)

@@ -90,7 +90,7 @@ class Ops:
         request.client.invite()
         body = await bodies.read(request.body, tables.max_body)
         accept, by = request.fields.get("accept", ""), administrator(request.fields)
-        ask = Ask(method, path, request.query, body, accept=accept, by=by)
+        ask = Ask(method, path, request.head.query, body, accept=accept, by=by)
         status, doc = await self._gateway.admin(ask)
         if doc is None:
             return web.Response(status=status)

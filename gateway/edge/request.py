@@ -267,7 +267,8 @@ class Head:
 
 
 class Request:
-    """One request: its head, and its body, which may still come in."""
+    """One request: its head, and its body, which may still come in. What is asked for after the
+    request has been sent stands here as well, since the head is let go then."""
 
     __slots__ = (
         "body",
@@ -278,8 +279,6 @@ class Request:
         "keep_alive",
         "method",
         "path",
-        "query",
-        "raw_headers",
     )
 
     def __init__(self, client: Client, head: Head, body: Body) -> None:
@@ -287,8 +286,6 @@ class Request:
         self.head = head
         self.method = head.method
         self.path = head.path
-        self.query = head.query
-        self.raw_headers = head.raw_headers
         self.fields = head.fields
         self.http11 = head.http11
         self.keep_alive = head.keep_alive
@@ -296,7 +293,6 @@ class Request:
 
     def forget(self) -> None:
         """Let go of what is only needed to send the request (again)."""
-        self.raw_headers = []
         self.fields = {}
         self.head = FORGOTTEN
 

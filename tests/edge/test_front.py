@@ -111,7 +111,7 @@ async def test_a_request_is_the_same_wherever_its_bytes_are_cut(patient: Line, a
     patient.feed(REQUEST[:at])
     patient.feed(REQUEST[at:])
     (request,) = patient.keeper.begun
-    assert (request.method, request.path, request.query) == ("POST", "/v1/x", "q=%41")
+    assert (request.method, request.path, request.head.query) == ("POST", "/v1/x", "q=%41")
     assert request.fields["x-twice"] == "one"
     assert request.body.complete and request.body.take() == b"hello world"
 
@@ -289,8 +289,8 @@ def seen(line: Line) -> list[tuple[object, ...]]:
     """What was handed on of each request."""
     return [
         (
-            *(request.method, request.path, request.query, request.http11, request.keep_alive),
-            *({**request.fields, "content-length": ""}, len(request.raw_headers)),
+            *(request.method, request.path, request.head.query, request.http11, request.keep_alive),
+            *({**request.fields, "content-length": ""}, len(request.head.raw_headers)),
             *(request.body.complete, request.body.length, request.body.take()),
         )
         for request in line.keeper.begun
